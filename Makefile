@@ -1,0 +1,116 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONDONTWRITEBYTECODE := 1
+# An inherited virtual environment or PYTHONPATH would mix its packages with ours.
+unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
+
+BIN := .venv/bin
+STAMP := .venv/.kilonova-setup
+INVENTORY ?= inventory/lab
+ARGS ?=
+PLAYBOOK := $(BIN)/ansible-playbook -i $(INVENTORY) $(ARGS)
+SCENARIO ?= default
+KEEP ?=
+# A make that already has a job server shares it; a plain one starts its own.
+PARALLEL = $(MAKE) $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc)) --output-sync=target
+# The lab is made of containers, network namespaces and mounts. Other inventories' hosts need no root here.
+NEED_ROOT = [ "$(INVENTORY)" != inventory/lab ] || [ "$$(id -u)" = 0 ] || { printf '%s\n' \
+	"make $@: the lab is made of containers, network namespaces and mounts, which only root may create." \
+	"Run it as root (sudo make $@), or deploy to hosts of your own: make $@ INVENTORY=inventory/mysite" >&2; exit 1; }
+
+.PHONY: help
+help: ## This list
+	@echo "make TARGET [INVENTORY=inventory/mysite] [ARGS='--diff -v']"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# ---------------------------------------------------------------- what everything needs
+$(STAMP): requirements.txt requirements.yml requirements-collections.txt tools/setup tools/install_collections.py
+	@tools/setup
+
+.PHONY: setup
+setup: $(STAMP) ## Make .venv and fetch the Ansible collections
+	@tools/setup
+
+.PHONY: pins
+pins: ## Resolve requirements.in into requirements.txt
+	@tools/pins
+
+# ---------------------------------------------------------------- the cloud
+.PHONY: cloud
+cloud: ## Build the lab machine and the cloud on it, boot my_vm, check all of it
+	@$(NEED_ROOT)
+	@$(MAKE) setup
+	@$(PLAYBOOK) site.yml
+
+.PHONY: destroy
+destroy: ## Remove the lab: machine, network, disks
+	@$(NEED_ROOT)
+	@$(MAKE) setup
+	@$(PLAYBOOK) playbooks/destroy.yml
+
+.PHONY: verify
+verify: $(STAMP) ## Check the running cloud as its operator sees it
+	@$(PLAYBOOK) playbooks/verify.yml
+
+.PHONY: status
+status: $(STAMP) ## Show what runs where, and what does not
+	@$(PLAYBOOK) playbooks/status.yml
+
+.PHONY: bench
+bench: ## Time site.yml task by task on a new lab machine, into .cache/bench
+	@$(NEED_ROOT)
+	@$(MAKE) setup
+	@$(BIN)/python tools/bench.py --inventory $(INVENTORY)
+
+# ---------------------------------------------------------------- checks and tests
+CHECKS := check-yaml check-ansible check-python check-types check-unit
+
+.PHONY: check $(CHECKS)
+check: $(STAMP) ## Lint, types, unit and rendering tests (no root, no lab; under 3 minutes)
+	@$(PARALLEL) $(CHECKS)
+	@echo "check: passed"
+
+check-yaml: $(STAMP)
+	@$(BIN)/yamllint --strict .
+
+check-ansible: $(STAMP)
+	@$(BIN)/ansible-lint --offline --strict -q
+
+check-python: $(STAMP)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --diff .
+
+check-types: $(STAMP)
+	@$(BIN)/mypy --no-error-summary
+
+check-unit: $(STAMP)
+	@$(BIN)/python -m pytest --quiet tests/unit tests/render
+
+.PHONY: test
+test: ## check, then Molecule's default scenario on a lab machine of its own (KEEP=1 leaves it)
+	@$(NEED_ROOT)
+	@$(MAKE) setup
+	@$(MAKE) check
+	@KEEP=$(KEEP) tools/molecule-test $(SCENARIO)
+
+.PHONY: format
+format: $(STAMP) ## Let ruff correct what it can
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
+
+.PHONY: reference
+reference: $(STAMP) ## Write docs/roles from the roles' argument specs
+	@$(BIN)/python tools/role_reference.py
+
+.PHONY: clean
+clean: ## Remove .venv and .cache (run make destroy first)
+	@rm -rf .venv .cache

@@ -1,0 +1,208 @@
+#!/usr/bin/python
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Give Keystone's administrator an account that the rest of the deployment can log in with."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: keystone_bootstrap
+short_description: Create or repair the administrator's account in Keystone
+version_added: "0.1.0"
+description:
+  - Logs in to Keystone as the administrator. Where that works nothing is done.
+  - Where Keystone answers and refuses, runs C(keystone-manage bootstrap), which creates the user, the project, the
+    roles admin, manager, member, reader and service with their implications and the assignments, or resets the
+    password of a user that exists. It creates no endpoint; the catalog does.
+  - The password reaches C(keystone-manage) in the variable C(OS_BOOTSTRAP_PASSWORD) of that process's own
+    environment, which only root and Keystone's user can read, and never on a command line.
+options:
+  auth_url:
+    description: URL of Keystone's API, with its version.
+    type: str
+    required: true
+  username:
+    description: Name of the administrator.
+    type: str
+    default: admin
+  password:
+    description: Password of the administrator. It may contain any printable character.
+    type: str
+    required: true
+  project:
+    description: Project in which the administrator gets the role admin.
+    type: str
+    default: admin
+  domain:
+    description: Name of the domain of user and project; C(keystone-manage bootstrap) knows the default one only.
+    type: str
+    default: Default
+  region:
+    description: Region to create.
+    type: str
+    default: RegionOne
+  timeout:
+    description: Seconds to wait for Keystone to answer.
+    type: int
+    default: 120
+attributes:
+  check_mode:
+    support: full
+    description: Where Keystone is not there yet, predicts that the account would be created.
+  diff_mode:
+    support: none
+notes:
+  - Fails when Keystone does not answer in time, with the last lines of its log, and when the new account cannot log in.
+  - "C(keystone-manage bootstrap): https://docs.openstack.org/keystone/2025.1/admin/bootstrap.html"
+author: The Kilonova authors (@kilonova)
+"""
+
+EXAMPLES = r"""
+- name: Give the administrator an account
+  keystone_bootstrap:
+    auth_url: http://127.0.0.1:5000/v3
+    password: "{{ keystone_admin_password }}"
+"""
+
+RETURN = r"""
+reason:
+  description: Why the account was created or repaired; empty where it already worked.
+  returned: success
+  type: str
+  sample: Keystone refused the login with status 401
+"""
+
+import http.client
+import json
+import os
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.service_logs import unit_log
+
+POLL_SECONDS = 0.5
+UNIT = "keystone.service"
+
+
+def login_request(params: dict[str, Any]) -> urllib.request.Request:
+    """The request for a token of the administrator in the administrator's project."""
+    domain = {"name": params["domain"]}
+    body = {
+        "auth": {
+            "identity": {
+                "methods": ["password"],
+                "password": {
+                    "user": {"name": params["username"], "domain": domain, "password": params["password"]},
+                },
+            },
+            "scope": {"project": {"name": params["project"], "domain": domain}},
+        }
+    }
+    return urllib.request.Request(
+        f"{params['auth_url'].rstrip('/')}/auth/tokens?nocatalog",
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+        method="POST",
+    )
+
+
+def login_status(params: dict[str, Any]) -> int | None:
+    """The status with which Keystone answers a login; None while it does not answer."""
+    try:
+        with urllib.request.urlopen(login_request(params), timeout=params["timeout"]) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except (OSError, http.client.HTTPException):
+        return None
+
+
+def wait_for_login(params: dict[str, Any]) -> int | None:
+    """Try until Keystone answers with other than a server error, or the time is over."""
+    deadline = time.monotonic() + params["timeout"]
+    while True:
+        status = login_status(params)
+        if status is not None and status < http.client.INTERNAL_SERVER_ERROR:
+            return status
+        if time.monotonic() > deadline:
+            return status
+        time.sleep(POLL_SECONDS)
+
+
+def bootstrap_command(params: dict[str, Any]) -> list[str]:
+    """The command line; the password is not on it."""
+    return [
+        "keystone-manage",
+        "bootstrap",
+        f"--bootstrap-username={params['username']}",
+        f"--bootstrap-project-name={params['project']}",
+        "--bootstrap-role-name=admin",
+        f"--bootstrap-region-id={params['region']}",
+    ]
+
+
+def run_bootstrap(module: AnsibleModule) -> None:
+    """Create or repair the account."""
+    result = subprocess.run(
+        bootstrap_command(module.params),
+        env=os.environ | {"OS_BOOTSTRAP_PASSWORD": module.params["password"]},
+        user="keystone",
+        group="keystone",
+        extra_groups=[],
+        cwd="/var/lib/keystone",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        last = "\n".join((result.stdout + result.stderr).strip().splitlines()[-20:])
+        module.fail_json(msg=f"keystone-manage bootstrap ended with {result.returncode}. Its last lines:\n{last}")
+
+
+def fail_without_login(module: AnsibleModule, status: int | None, when: str) -> None:
+    """Report that nobody can log in."""
+    answer = f"answers a login with status {status}" if status else "does not answer"
+    module.fail_json(
+        msg=f"Keystone at {module.params['auth_url']} {answer} {when}.\n{unit_log(UNIT)}",
+    )
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "auth_url": {"type": "str", "required": True},
+            "username": {"type": "str", "default": "admin"},
+            "password": {"type": "str", "required": True, "no_log": True},
+            "project": {"type": "str", "default": "admin"},
+            "domain": {"type": "str", "default": "Default"},
+            "region": {"type": "str", "default": "RegionOne"},
+            "timeout": {"type": "int", "default": 120},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    status = login_status(params) if module.check_mode else wait_for_login(params)
+    if status == http.client.CREATED:
+        module.exit_json(changed=False, reason="")
+    if status is None:
+        reason = f"Keystone at {params['auth_url']} does not answer yet"
+    else:
+        reason = f"Keystone refused the login with status {status}"
+    if module.check_mode:
+        module.exit_json(changed=True, reason=reason)
+    if status not in (http.client.UNAUTHORIZED, http.client.NOT_FOUND):
+        fail_without_login(module, status, f"after {params['timeout']} s")
+    run_bootstrap(module)
+    status = wait_for_login(params)
+    if status != http.client.CREATED:
+        fail_without_login(module, status, "right after keystone-manage bootstrap ended well")
+    module.exit_json(changed=True, reason=reason)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,336 @@
+#!/usr/bin/python
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Collect what a deployment needs to know about a host, in one call."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: preflight_facts
+short_description: Collect what a deployment needs to know about a host
+version_added: "0.1.0"
+description:
+  - Reads the operating system, processors, memory, disks, interfaces, routes, listening ports, virtualisation and clock of a host in
+    one call. It reads files below C(/proc), C(/sys), C(/etc) and C(/lib/modules) and, for addresses and routes, the output of
+    C(ip -json); it changes nothing.
+  - What cannot be found out is C(null) or empty and is never an error, so that the checks that read the result can say what is
+    missing.
+options: {}
+attributes:
+  check_mode:
+    support: full
+    description: The module only reads.
+  diff_mode:
+    support: none
+    description: The module only reads.
+notes:
+  - >-
+    Relied on: C(/proc/net/tcp) (state 0A is LISTEN) and C(/proc/net/udp) as described in proc_pid_net(5); KVM_GET_API_VERSION of
+    Linux's Documentation/virt/kvm/api.rst, which answers 12 on every usable KVM.
+author:
+  - The Kilonova authors (@kilonova)
+"""
+
+EXAMPLES = r"""
+- name: Look at the host
+  preflight_facts:
+  register: look
+
+- name: Use the fact that the preflight role sets from it
+  ansible.builtin.debug:
+    msg: "{{ preflight_facts.cpus }} processors, {{ preflight_facts.memory_mib }} MiB"
+"""
+
+RETURN = r"""
+facts:
+  description: What was found.
+  returned: always
+  type: dict
+  sample:
+    os: {id: debian, version: "13", name: Debian GNU/Linux 13 (trixie)}
+    hostname: node1
+    architecture: x86_64
+    cpus: 4
+    memory_mib: 16001
+    disk_free_mib: {/: 20000, /var: 20000}
+    interfaces:
+      eth0: {mac: "52:54:00:12:34:56", mtu: 1500, up: true, kind: "", master: br0, ports: [], addresses: []}
+      br0: {mac: "52:54:00:12:34:56", mtu: 1500, up: true, kind: bridge, master: "", ports: [eth0], addresses: [10.0.0.2/24]}
+    default_interface: br0
+    default_gateway: 10.0.0.1
+    listeners: [{protocol: tcp, address: 0.0.0.0, port: 22, pid: 147, process: sshd, unit: ssh.service}]
+    kvm: true
+    kvm_reason: ""
+    ovs_kernel: true
+    cgroups: v2
+    clock: 1760000000.25
+    pid1: systemd
+    apt: true
+    python3_apt: true
+    python: 3.13.5
+    deployed: false
+"""
+
+import contextlib
+import fcntl
+import glob
+import ipaddress
+import json
+import os
+import platform
+import re
+import subprocess
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+KVM_GET_API_VERSION = 0xAE00
+KVM_API_VERSION = 12
+TCP_LISTEN = "0A"
+# Written by a deployment (bridge role): on a host that has it our own packages already take their disk space.
+STATE_DIRECTORY = "/var/lib/kilonova"
+
+
+def read(path: str) -> str:
+    """A file's text without surrounding white space, or an empty string."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def run_json(command: list[str]) -> list[dict[str, Any]]:
+    """The JSON list that a command prints, or an empty list."""
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=10, check=True, env={**os.environ, "LC_ALL": "C"})
+        value = json.loads(done.stdout or b"[]")
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return []
+    return value if isinstance(value, list) else []
+
+
+def os_release(root: str = "/") -> dict[str, str]:
+    """Id, version and pretty name from os-release."""
+    values: dict[str, str] = {}
+    for line in (read(f"{root}etc/os-release") or read(f"{root}usr/lib/os-release")).splitlines():
+        key, found, value = line.partition("=")
+        if found:
+            values[key.strip()] = value.strip().strip("\"'")
+    return {
+        "id": values.get("ID", ""),
+        "version": values.get("VERSION_ID", ""),
+        "name": values.get("PRETTY_NAME", ""),
+        "codename": values.get("VERSION_CODENAME", ""),
+    }
+
+
+def memory_mib(meminfo: str) -> int:
+    """Total memory in MiB from the text of /proc/meminfo."""
+    match = re.search(r"^MemTotal:\s+(\d+) kB", meminfo, re.MULTILINE)
+    return int(match.group(1)) // 1024 if match else 0
+
+
+def disk_free_mib(path: str) -> int | None:
+    """MiB that root can still write below a path."""
+    try:
+        status = os.statvfs(path)
+    except OSError:
+        return None
+    return status.f_bfree * status.f_frsize // (1024 * 1024)
+
+
+def interfaces(addresses: list[dict[str, Any]], sysfs: str = "/sys/class/net") -> dict[str, dict[str, Any]]:
+    """Interfaces of sysfs with the addresses that `ip -json address` lists."""
+    by_name: dict[str, list[str]] = {}
+    for link in addresses:
+        by_name[str(link.get("ifname"))] = [
+            f"{info['local']}/{info['prefixlen']}"
+            for info in link.get("addr_info", [])
+            if info.get("local") and info.get("scope") != "link"
+        ]
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(glob.glob(f"{sysfs}/*")):
+        name = os.path.basename(path)
+        if not os.path.isdir(path):  # bonding_masters is a file
+            continue
+        kind = ""
+        if os.path.isdir(f"{path}/bridge"):
+            kind = "bridge"
+        elif os.path.isdir(f"{path}/bonding"):
+            kind = "bond"
+        elif os.path.isdir(f"{path}/wireless") or os.path.isdir(f"{path}/phy80211"):
+            kind = "wireless"
+        elif read(f"{path}/type") == "772":
+            kind = "loopback"
+        master = os.path.basename(os.readlink(f"{path}/master")) if os.path.islink(f"{path}/master") else ""
+        found[name] = {
+            "mac": read(f"{path}/address"),
+            "mtu": int(read(f"{path}/mtu") or 0),
+            "up": bool(int(read(f"{path}/flags") or "0", 16) & 1),
+            "kind": kind,
+            "master": master,
+            "ports": sorted(os.path.basename(port) for port in glob.glob(f"{path}/brif/*")),
+            "addresses": by_name.get(name, []),
+        }
+    return found
+
+
+def default_route(routes: list[dict[str, Any]]) -> tuple[str, str]:
+    """Interface and gateway of the IPv4 default route with the lowest metric."""
+    defaults = [route for route in routes if route.get("dst") == "default"]
+    if not defaults:
+        return "", ""
+    best = min(defaults, key=lambda route: int(route.get("metric", 0)))
+    return str(best.get("dev", "")), str(best.get("gateway", ""))
+
+
+def socket_address(text: str) -> tuple[str, int]:
+    """Address and port of a /proc/net/{tcp,udp}{,6} entry such as 0100007F:1F90 (32-bit words in host order)."""
+    address, _, port = text.partition(":")
+    words = bytes.fromhex(address)
+    data = b"".join(words[i : i + 4][::-1] for i in range(0, len(words), 4))
+    return str(ipaddress.ip_address(data)), int(port, 16)
+
+
+def unit_of(cgroup: str) -> str:
+    """The systemd unit that a process belongs to, from the text of its /proc/PID/cgroup."""
+    for line in cgroup.splitlines():
+        fields = line.split(":", 2)
+        if len(fields) == 3 and (fields[1] in ("", "name=systemd")):
+            for part in reversed(fields[2].split("/")):
+                if re.search(r"\.(service|socket|scope)$", part):
+                    return part
+    return ""
+
+
+def socket_owners(wanted: set[str], proc: str = "/proc") -> dict[str, int]:
+    """Which process holds each of the wanted socket inodes; systemd itself only where nobody else does."""
+    owners: dict[str, int] = {}
+    for entry in os.listdir(proc):
+        if not entry.isdigit():
+            continue
+        try:
+            descriptors = os.listdir(f"{proc}/{entry}/fd")
+        except OSError:
+            continue
+        for descriptor in descriptors:
+            try:
+                target = os.readlink(f"{proc}/{entry}/fd/{descriptor}")
+            except OSError:
+                continue
+            if target.startswith("socket:["):
+                inode = target[8:-1]
+                if inode in wanted and owners.get(inode, 1) == 1:
+                    owners[inode] = int(entry)
+    return owners
+
+
+def listeners(proc: str = "/proc") -> list[dict[str, Any]]:
+    """Listening TCP and bound UDP ports with the process and systemd unit that hold them."""
+    found: list[tuple[str, str, int, str]] = []
+    for name in ("tcp", "tcp6", "udp", "udp6"):
+        for line in read(f"{proc}/net/{name}").splitlines()[1:]:
+            fields = line.split()
+            protocol = name[:3]
+            if protocol == "tcp" and fields[3] != TCP_LISTEN:
+                continue
+            # A UDP socket with a peer is somebody's client.
+            if protocol == "udp" and not fields[2].endswith(":0000"):
+                continue
+            address, port = socket_address(fields[1])
+            found.append((protocol, address, port, fields[9]))
+    owners = socket_owners({inode for _, _, _, inode in found}, proc)
+    result = []
+    for protocol, address, port, inode in sorted(found):
+        pid = owners.get(inode)
+        result.append(
+            {
+                "protocol": protocol,
+                "address": address,
+                "port": port,
+                "pid": pid,
+                "process": read(f"{proc}/{pid}/comm") if pid else "",
+                "unit": unit_of(read(f"{proc}/{pid}/cgroup")) if pid else "",
+            }
+        )
+    return result
+
+
+def kvm(device: str = "/dev/kvm") -> tuple[bool, str]:
+    """Whether KVM answers, and why not."""
+    try:
+        descriptor = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        return False, f"{device}: {error.strerror}"
+    try:
+        version = fcntl.ioctl(descriptor, KVM_GET_API_VERSION, 0)
+    except OSError as error:
+        return False, f"{device} does not answer KVM_GET_API_VERSION: {error.strerror}"
+    finally:
+        os.close(descriptor)
+    if version != KVM_API_VERSION:
+        return False, f"{device} has API version {version}, not {KVM_API_VERSION}"
+    return True, ""
+
+
+def kernel_module_available(name: str, release: str, root: str = "/") -> bool:
+    """Whether a kernel module is loaded, built in, or can be loaded."""
+    if os.path.isdir(f"{root}sys/module/{name}"):
+        return True
+    pattern = re.compile(rf"(^|/){re.escape(name).replace('_', '[_-]')}\.ko(\.\w+)?(:|$)", re.MULTILINE)
+    for directory in (f"{root}lib/modules/{release}", f"{root}usr/lib/modules/{release}"):
+        for file in ("modules.dep", "modules.builtin"):
+            if pattern.search(read(f"{directory}/{file}")):
+                return True
+    return False
+
+
+def python3_apt() -> bool:
+    """Whether Ansible's apt module finds its Python bindings."""
+    return any(os.path.isdir(f"{path}/apt") for path in ("/usr/lib/python3/dist-packages",))
+
+
+def collect() -> dict[str, Any]:
+    """Everything, see RETURN."""
+    interface, gateway = default_route(run_json(["ip", "-json", "-4", "route", "show", "default"]))
+    usable, reason = kvm()
+    facts: dict[str, Any] = {
+        "os": os_release(),
+        "hostname": platform.node(),
+        "architecture": platform.machine(),
+        "kernel": platform.release(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "memory_mib": memory_mib(read("/proc/meminfo")),
+        "disk_free_mib": {path: disk_free_mib(path) for path in ("/", "/var")},
+        "interfaces": interfaces(run_json(["ip", "-json", "address", "show"])),
+        "default_interface": interface,
+        "default_gateway": gateway,
+        "listeners": [],
+        "kvm": usable,
+        "kvm_reason": reason,
+        "ovs_kernel": kernel_module_available("openvswitch", platform.release()),
+        "cgroups": "v2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "v1",
+        "pid1": read("/proc/1/comm"),
+        "apt": os.path.exists("/usr/bin/apt-get") and os.path.exists("/usr/bin/dpkg"),
+        "python3_apt": python3_apt(),
+        "python": platform.python_version(),
+        "deployed": os.path.isdir(STATE_DIRECTORY),
+    }
+    with contextlib.suppress(OSError):
+        facts["listeners"] = listeners()
+    # Last, so that the time that the rest takes does not look like skew.
+    facts["clock"] = time.time()
+    return facts
+
+
+def main() -> None:
+    """Entry point of the module."""
+    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+    module.exit_json(changed=False, facts=collect())
+
+
+if __name__ == "__main__":
+    main()

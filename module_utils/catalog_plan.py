@@ -1,0 +1,273 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""What has to change in Keystone's catalog: pure functions from the state read and the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+MASK = "***"
+COLLECTIONS = ("regions", "domains", "projects", "roles", "users", "services", "endpoints")
+
+Entry = dict[str, Any]
+
+
+class UnknownNames(Exception):
+    """The parameters name something that is neither listed nor known to Keystone."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One call. ``before`` and ``after`` hold what differs, with references by name; ``scope`` helps to resolve these."""
+
+    kind: str
+    action: str
+    label: str
+    after: Entry = field(default_factory=dict)
+    before: Entry = field(default_factory=dict)
+    identity: str | None = None
+    name: str = ""
+    scope: Entry = field(default_factory=dict, repr=False)
+
+    @property
+    def text(self) -> str:
+        return f"{self.action} {self.kind} {self.label}"
+
+
+@dataclass
+class State:
+    """The collections as Keystone lists them; ``passwords`` says by user id whether the wanted password fits."""
+
+    regions: list[Entry] = field(default_factory=list)
+    domains: list[Entry] = field(default_factory=list)
+    projects: list[Entry] = field(default_factory=list)
+    roles: list[Entry] = field(default_factory=list)
+    users: list[Entry] = field(default_factory=list)
+    services: list[Entry] = field(default_factory=list)
+    endpoints: list[Entry] = field(default_factory=list)
+    role_assignments: list[Entry] = field(default_factory=list)
+    passwords: dict[str, bool] = field(default_factory=dict)
+
+    def learn(self, kind: str, entry: Entry) -> None:
+        getattr(self, f"{kind}s").append(entry)
+
+    def domain_id(self, name: str) -> str | None:
+        return next((domain["id"] for domain in self.domains if domain["name"] == name), None)
+
+    def find_project(self, name: str, domain: str) -> Entry | None:
+        return _named(self.projects, name, self.domain_id(domain))
+
+    def find_user(self, user: Entry) -> Entry | None:
+        return _named(self.users, user["name"], self.domain_id(user["domain"]))
+
+    def find_role(self, name: str) -> Entry | None:
+        return _named(self.roles, name, None)
+
+    def find_services(self, service: Entry) -> list[Entry]:
+        """The entries of a wanted service: those with its type and name, else the only one with its type."""
+        same_type = sorted((entry for entry in self.services if entry["type"] == service["type"]), key=_id)
+        same_name = [entry for entry in same_type if entry.get("name") == service["name"]]
+        if same_name:
+            # Keep the entry that clients are already sent to.
+            used = {endpoint["service_id"] for endpoint in self.endpoints}
+            return sorted(same_name, key=lambda entry: entry["id"] not in used)
+        return same_type if len(same_type) == 1 else []
+
+
+def _id(entry: Entry) -> str:
+    return str(entry["id"])
+
+
+def _named(entries: list[Entry], name: str, domain_id: str | None) -> Entry | None:
+    for entry in entries:
+        if entry["name"] == name and entry.get("domain_id") == domain_id:
+            return entry
+    return None
+
+
+def _label(entry: Entry) -> str:
+    return entry["name"] if entry["domain"] == "Default" else f"{entry['domain']}/{entry['name']}"
+
+
+def _attributes(entry: Entry, *names: str) -> Entry:
+    return {name: entry[name] for name in names if entry.get(name) is not None}
+
+
+def _differing(found: Entry, wanted: Entry) -> tuple[Entry, Entry]:
+    after = {name: value for name, value in wanted.items() if found.get(name) != value}
+    return {name: found.get(name) for name in after}, after
+
+
+def make_changes(state: State, params: Entry) -> list[Change]:
+    """All changes, in an order in which they can be made. Raises UnknownNames."""
+    _check_names(state, params)
+    changes: list[Change] = []
+    if not any(region["id"] == params["region"] for region in state.regions):
+        changes.append(Change("region", "create", params["region"], {"id": params["region"]}))
+    changes += _project_changes(state, params["projects"])
+    changes += [
+        Change("role", "create", role, {"name": role}) for role in dict.fromkeys(params["roles"]) if not state.find_role(role)
+    ]
+    for service in params["services"]:
+        changes += _service_changes(state, service, params["region"])
+    for user in params["users"]:
+        changes += _user_changes(state, user)
+    for user in params["users"]:
+        changes += _assignment_changes(state, user)
+    return changes
+
+
+def _project_changes(state: State, projects: list[Entry]) -> Iterator[Change]:
+    for project in projects:
+        wanted = {"enabled": True, **_attributes(project, "description")}
+        found = state.find_project(project["name"], project["domain"])
+        if found is None:
+            after = {"name": project["name"], **wanted}
+            yield Change("project", "create", _label(project), after, scope={"domain": project["domain"]})
+            continue
+        before, after = _differing(found, wanted)
+        if after:
+            yield Change("project", "update", _label(project), after, before, found["id"])
+
+
+def _user_changes(state: State, user: Entry) -> Iterator[Change]:
+    wanted = {"enabled": True, **_attributes(user, "email", "description", "default_project")}
+    scope = {"domain": user["domain"], "password": user["password"]}
+    found = state.find_user(user)
+    if found is None:
+        after = {"name": user["name"], "password": MASK, **wanted}
+        yield Change("user", "create", _label(user), after, name=user["name"], scope=scope)
+        return
+    names = {project["id"]: project["name"] for project in state.projects}
+    current = {**found, "default_project": names.get(found.get("default_project_id"))}
+    before, after = _differing(current, wanted)
+    # Not tried: either just set in this call (then nothing is known against it) or disabled, so enabling sets it too.
+    if not state.passwords.get(found["id"], found["enabled"]):
+        before["password"], after["password"] = f"{MASK} (old)", f"{MASK} (new)"
+    if after:
+        yield Change("user", "update", _label(user), after, before, found["id"], user["name"], scope)
+
+
+def _assignment_changes(state: State, user: Entry) -> Iterator[Change]:
+    found = state.find_user(user)
+    held = {
+        (entry["scope"]["project"]["id"], entry["role"]["id"])
+        for entry in state.role_assignments
+        # Inherited assignments do not hold on the project itself.
+        if found and entry.get("user", {}).get("id") == found["id"] and "OS-INHERIT:inherited_to" not in entry["scope"]
+    }
+    for project_name, role_name in dict.fromkeys((entry["project"], entry["role"]) for entry in user["roles"]):
+        project = state.find_project(project_name, user["domain"])
+        role = state.find_role(role_name)
+        if found and project and role and (project["id"], role["id"]) in held:
+            continue
+        scope = {"user": user, "project": project_name, "role": role_name}
+        label = f"of {_label(user)} to {project_name} as {role_name}"
+        yield Change("assignment", "create", label, {"role": role_name}, name=user["name"], scope=scope)
+
+
+def _service_changes(state: State, service: Entry, region: str) -> Iterator[Change]:
+    label = f"{service['type']} ({service['name']})"
+    wanted = _attributes(service, "name", "type", "description", "enabled")
+    found = state.find_services(service)
+    if not found:
+        yield Change("service", "create", label, wanted)
+    else:
+        before, after = _differing(found[0], wanted)
+        if after:
+            yield Change("service", "update", label, after, before, found[0]["id"])
+    for double in found[1:]:
+        yield Change("service", "delete", f"{label}, a duplicate", before={"id": double["id"]}, identity=double["id"])
+    for interface, url in service["endpoints"].items():
+        if url:
+            yield from _endpoint_changes(state, service, found[0]["id"] if found else None, interface, url, region)
+
+
+def _endpoint_changes(
+    state: State, service: Entry, service_id: str | None, interface: str, url: str, region: str
+) -> Iterator[Change]:
+    label = f"{service['type']} {interface}"
+    place = (service_id, interface, region)
+    found = [entry for entry in state.endpoints if (entry["service_id"], entry["interface"], entry["region_id"]) == place]
+    found.sort(key=lambda entry: (entry["url"] != url, entry["id"]))
+    wanted = {"url": url, "enabled": True}
+    if not found:
+        after = {"interface": interface, "region_id": region, **wanted}
+        yield Change("endpoint", "create", label, after, scope={"service": service})
+        return
+    before, after = _differing(found[0], wanted)
+    if after:
+        yield Change("endpoint", "update", label, after, before, found[0]["id"])
+    for double in found[1:]:
+        yield Change("endpoint", "delete", f"{label}, a duplicate", before={"url": double["url"]}, identity=double["id"])
+
+
+def _check_names(state: State, params: Entry) -> None:
+    """Find references to nothing, and services that cannot be told apart, before anything is changed."""
+    domains = {domain["name"] for domain in state.domains}
+    names = {domain["id"]: domain["name"] for domain in state.domains}
+    projects = {(names.get(entry["domain_id"]), entry["name"]) for entry in state.projects}
+    projects |= {(entry["domain"], entry["name"]) for entry in params["projects"]}
+    roles = {entry["name"] for entry in state.roles} | set(params["roles"])
+    problems = []
+    for entry in [*params["projects"], *params["users"]]:
+        if entry["domain"] not in domains:
+            problems.append(f"{entry['name']} is to be in the domain '{entry['domain']}'; Keystone has {_join(domains)}")
+    for user in params["users"]:
+        known = {name for domain, name in projects if domain == user["domain"]}
+        wanted = [entry["project"] for entry in user["roles"]]
+        for name in dict.fromkeys([*wanted, *([user["default_project"]] if user["default_project"] else [])]):
+            if name not in known:
+                problems.append(f"user {user['name']} refers to the project '{name}'; there are {_join(known)}")
+        for entry in user["roles"]:
+            if entry["role"] not in roles:
+                problems.append(f"user {user['name']} is to have the role '{entry['role']}'; there are {_join(roles)}")
+    for service in params["services"]:
+        others = [entry.get("name") or "" for entry in state.services if entry["type"] == service["type"]]
+        if len(others) > 1 and service["name"] not in others:
+            problems.append(
+                f"the service {service['name']} could be any of {_join(set(others))}, which all have the type "
+                f"{service['type']}; delete all but one of them (openstack service delete)"
+            )
+    if problems:
+        raise UnknownNames("Nothing was changed, because " + "; ".join(problems) + ".")
+
+
+def _join(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def resolve(state: State, change: Change) -> Any:
+    """What to send for a change: its attributes with names replaced by ids; for an assignment (project, user, role)."""
+    if change.kind == "assignment":
+        user = change.scope["user"]
+        parts = (
+            state.find_project(change.scope["project"], user["domain"]),
+            state.find_user(user),
+            state.find_role(change.scope["role"]),
+        )
+        return tuple(part["id"] for part in parts if part)
+    attributes = dict(change.after)
+    if "password" in attributes:
+        attributes["password"] = change.scope["password"]
+    if "default_project" in attributes:
+        project = state.find_project(attributes.pop("default_project"), change.scope["domain"])
+        attributes["default_project_id"] = project["id"] if project else None
+    if change.action == "create" and "domain" in change.scope:
+        attributes["domain_id"] = state.domain_id(change.scope["domain"])
+    if change.kind == "endpoint" and change.action == "create":
+        attributes["service_id"] = state.find_services(change.scope["service"])[0]["id"]
+    return attributes
+
+
+def diff_of(changes: list[Change]) -> dict[str, Entry]:
+    """The differing attributes for Ansible's diff."""
+    before: Entry = {}
+    after: Entry = {}
+    for change in changes:
+        for side, value in ((before, change.before), (after, change.after)):
+            if value:
+                side[f"{change.kind} {change.label}"] = value
+    return {"before": before, "after": after}

@@ -1,0 +1,137 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Debian packages as a source of files: found and downloaded with apt, read without installing them.
+
+Neither dpkg's lock nor its database is touched, so this can run while packages are being installed.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+
+class PackageError(Exception):
+    """A package could not be found, downloaded or read; the message says which and what to do."""
+
+
+def _run(arguments: list[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        arguments, cwd=cwd, check=False, capture_output=True, text=True, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    )
+
+
+def candidate_versions(shown: str) -> dict[str, str]:
+    """Return {package: version} from what ``apt-cache show --no-all-versions`` printed."""
+    versions = {}
+    for paragraph in shown.split("\n\n"):
+        fields = dict(re.findall(r"^(Package|Version): (.+)$", paragraph, re.M))
+        if len(fields) == 2:
+            versions[fields["Package"]] = fields["Version"]
+    return versions
+
+
+class Apt:
+    """apt with the host's sources and keys; with package lists of its own where the host's do not do."""
+
+    def __init__(self, work: Path) -> None:
+        self.work = work
+        self.options: list[str] = []
+
+    def refresh(self) -> None:
+        """Fetch package lists into the work directory; the host's own stay as they are."""
+        (self.work / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+        self.options = [
+            "-o", f"Dir::State::Lists={self.work}/lists",
+            "-o", "Dir::Cache::pkgcache=",
+            "-o", "Dir::Cache::srcpkgcache=",
+        ]  # fmt: skip
+        done = _run(["apt-get", "-qq", *self.options, "update"])
+        if done.returncode:
+            raise PackageError(
+                f"apt-get update failed, so the guest image's packages cannot be found: {done.stderr.strip()}. "
+                "Check the host's package sources and its way to them, or set guest_image_url."
+            )
+
+    def versions(self, packages: list[str]) -> dict[str, str]:
+        """Return the candidate versions; packages that apt does not know are left out."""
+        return candidate_versions(_run(["apt-cache", *self.options, "show", "--no-all-versions", *packages]).stdout)
+
+    def dependency(self, package: str, prefix: str) -> str | None:
+        """Return the first package with this prefix that ``package`` depends on."""
+        shown = _run(["apt-cache", *self.options, "show", "--no-all-versions", package]).stdout
+        match = re.search(rf"^Depends: .*?\b({re.escape(prefix)}[a-z0-9.+-]+)", shown, re.M)
+        return match.group(1) if match else None
+
+    def download(self, packages: list[str], into: Path) -> str:
+        """Download packages; return apt's complaints, '' if there were none."""
+        into.mkdir(parents=True, exist_ok=True)
+        done = _run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", *self.options, "download", *packages], into)
+        return (done.stderr or done.stdout).strip() if done.returncode else ""
+
+
+def fetch(work: Path, names: list[str], kernel: str) -> tuple[dict[str, Path], dict[str, str]]:
+    """Download packages and the kernel image that the package ``kernel`` depends on now.
+
+    Returns ({package: .deb file}, {package: version}); the kernel image is under the name ``kernel`` in the first.
+    The host's package lists are used; if they are missing or name files that the mirror no longer has, private ones
+    are fetched once.
+    """
+    apt = Apt(work)
+    complaints = ""
+    for attempt in ("the host's package lists", "fresh package lists"):
+        if attempt.startswith("fresh"):
+            apt.refresh()
+        image = apt.dependency(kernel, "linux-image-")
+        versions = apt.versions([*names, *([image] if image else [])])
+        missing = sorted({*names} - {*versions}) + ([] if image else [kernel])
+        if missing:
+            complaints = f"apt does not know {', '.join(missing)}"
+            continue
+        wanted = [f"{name}={version}" for name, version in versions.items()]
+        complaints = apt.download(wanted, work / "debs")
+        if not complaints:
+            debs = {}
+            for path in (work / "debs").glob("*.deb"):
+                package = path.name.split("_", 1)[0]
+                debs[kernel if package == image else package] = path
+            return debs, versions
+    raise PackageError(
+        f"The guest image's packages could not be downloaded: {complaints}. Check the host's package sources "
+        "(component main of the Debian release that it runs), or set guest_image_url to an image made elsewhere."
+    )
+
+
+def extract(deb: Path, wanted: Callable[[str], bool]) -> dict[str, tuple[int, bytes]]:
+    """Return {path: (permission bits, content)} of a package's regular files that ``wanted`` accepts.
+
+    Paths are without a leading slash, with usr/ in front as merged-usr has it. A symbolic link stands for the file in
+    the same package that it points to, where that was accepted as well.
+    """
+    files: dict[str, tuple[int, bytes]] = {}
+    links: dict[str, str] = {}
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as unpack:
+        assert unpack.stdout is not None
+        with tarfile.open(fileobj=unpack.stdout, mode="r|") as archive:
+            for member in archive:
+                path = member.name.lstrip("./")
+                path = path if path.startswith(("usr/", "boot/", "etc/")) else f"usr/{path}"
+                if not wanted(path):
+                    continue
+                if member.issym():
+                    links[path] = str(Path(path).parent / member.linkname)
+                elif member.isfile():
+                    content = archive.extractfile(member)
+                    assert content is not None
+                    files[path] = (member.mode & 0o7777, content.read())
+        # The stream ends before the pipe does; dpkg-deb must be able to finish.
+        unpack.stdout.read()
+    if unpack.returncode:
+        raise PackageError(f"dpkg-deb could not read {deb.name}: exit status {unpack.returncode}")
+    for path, target in links.items():
+        if target in files:
+            files[path] = files[target]
+    return files

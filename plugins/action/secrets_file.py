@@ -1,0 +1,119 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Generate the secrets that an inventory does not have yet, once."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import string
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleActionFail
+from ansible.parsing.vault import VaultLib, is_encrypted
+from ansible.plugins.action import ActionBase
+
+DOCUMENTATION = r"""
+name: secrets_file
+short_description: Generate the secrets that an inventory does not have yet
+description:
+  - Runs on the computer that runs Ansible. Reads the file of secrets, adds those that are missing from it and that no
+    variable of the inventory sets, and writes it back with mode 0600, in one step. A secret once written is never
+    changed.
+  - The file is encrypted with ansible-vault where it already is, or where it is new and a vault password is configured.
+options:
+  path:
+    description: The file, in the inventory's C(group_vars).
+    type: path
+    required: true
+  names:
+    description: Variables to generate.
+    type: list
+    elements: str
+    required: true
+  length:
+    description: Characters of a generated secret, letters and digits.
+    type: int
+    default: 32
+"""
+
+ALPHABET = string.ascii_letters + string.digits
+HEADER = """\
+# Secrets of this cloud, generated once. A line may be replaced by a secret of
+# your own; the next run of site.yml gives it to every service. Keep a copy:
+# without it nobody can log in. Never commit it unencrypted (ansible-vault).
+"""
+
+
+def generate(length: int) -> str:
+    """A random secret."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+
+
+def load(path: Path, vault: VaultLib) -> tuple[dict[str, Any], bool]:
+    """The secrets in the file, and whether it is encrypted."""
+    if not path.exists():
+        return {}, False
+    data = path.read_bytes()
+    encrypted = is_encrypted(data)
+    if encrypted:
+        data = vault.decrypt(data, filename=str(path))
+    content = yaml.safe_load(data) or {}
+    if not isinstance(content, dict):
+        raise AnsibleActionFail(f"{path} does not hold variables: expected lines like 'name: value'.")
+    return content, encrypted
+
+
+def write(path: Path, text: bytes) -> None:
+    """Write the file so that it is never half there and never readable by others."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+class ActionModule(ActionBase):
+    """The action; it needs no connection."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Read, add what is missing, write."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _, arguments = self.validate_argument_spec(
+            argument_spec={
+                "path": {"type": "path", "required": True},
+                "names": {"type": "list", "elements": "str", "required": True},
+                "length": {"type": "int", "default": 32},
+            },
+        )
+        path = Path(arguments["path"])
+        vault = VaultLib(secrets=self._loader._vault.secrets)
+        content, encrypted = load(path, vault)
+        known = set(content) | set(task_vars or {})
+        missing = [name for name in arguments["names"] if name not in known]
+        mode_wrong = path.exists() and path.stat().st_mode & 0o077
+        result |= {"changed": bool(missing or mode_wrong), "generated": missing, "path": str(path)}
+        if self._task.check_mode:
+            return result
+        if missing:
+            content |= {name: generate(arguments["length"]) for name in missing}
+            text = (HEADER + yaml.safe_dump(content, default_flow_style=False)).encode()
+            if encrypted or (not path.exists() and vault.secrets):
+                text = vault.encrypt(text)
+            write(path, text)
+        elif mode_wrong:
+            path.chmod(0o600)
+        return result

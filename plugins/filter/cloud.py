@@ -1,0 +1,112 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Filters over the inventory and the service maps (see roles/cloud/vars/main.yml)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import ipaddress
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+
+def services_of(services: Iterable[Mapping[str, Any]], group_names: Iterable[str]) -> list[Mapping[str, Any]]:
+    """The services that a host in these inventory groups runs."""
+    groups = set(group_names)
+    return [service for service in services if groups.intersection(service["groups"])]
+
+
+def databases_of(services: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The databases that services ask for."""
+    return [{"name": database["name"]} for service in services for database in service.get("databases", [])]
+
+
+def database_users(services: Iterable[Mapping[str, Any]], host: str) -> list[dict[str, Any]]:
+    """The database users that services ask for, each with a grant on every database that names it."""
+    users: dict[str, dict[str, Any]] = {}
+    for service in services:
+        for database in service.get("databases", []):
+            user = users.setdefault(
+                database["user"],
+                {"name": database["user"], "host": host, "password": database["password"], "privileges": []},
+            )
+            user["privileges"].append({"database": database["name"]})
+    return list(users.values())
+
+
+def catalog_users(services: Iterable[Mapping[str, Any]], project: str, roles: Iterable[str]) -> list[dict[str, Any]]:
+    """The Keystone users that services ask for, with their roles in the services' project."""
+    return [
+        user | {"default_project": project, "roles": [{"project": project, "role": role} for role in roles]}
+        for service in services
+        for user in service.get("users", [])
+    ]
+
+
+def catalog_services(services: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The catalog's services. Every interface has the same URL: HAProxy's."""
+    return [
+        {key: value for key, value in entry.items() if key != "url"}
+        | {"endpoints": {interface: entry["url"] for interface in ("public", "internal", "admin")}}
+        for service in services
+        for entry in service.get("services", [])
+    ]
+
+
+def first_host(cidr: str) -> str:
+    """The first usable address of a network."""
+    try:
+        return str(next(iter(ipaddress.ip_network(cidr, strict=False).hosts())))
+    except (ValueError, StopIteration) as error:
+        raise AnsibleFilterError(f"'{cidr}' is not a network in CIDR form: {error}") from error
+
+
+def prefix_length(cidr: str) -> int:
+    """The prefix length of a network."""
+    try:
+        return ipaddress.ip_network(cidr, strict=False).prefixlen
+    except ValueError as error:
+        raise AnsibleFilterError(f"'{cidr}' is not a network in CIDR form: {error}") from error
+
+
+def hosts_lines(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Lines for /etc/hosts: each host's management address and its name."""
+
+    def address(host: str) -> str:
+        variables = hostvars[host]
+        return str(variables.get("cloud_management_address") or variables.get("ansible_host") or host)
+
+    return [f"{address(host)} {host}" for host in hosts]
+
+
+def rabbitmq_password_hash(password: str) -> str:
+    """
+    A password as RabbitMQ keeps it: base64(salt + sha256(salt + password)).
+
+    The salt comes from the password itself so that an unchanged password gives an unchanged file. The file is
+    readable by RabbitMQ only, and the password is as random as the hash.
+    Format: https://www.rabbitmq.com/docs/passwords#computing-password-hash
+    """
+    data = password.encode()
+    salt = hashlib.sha256(b"rabbitmq definitions" + data).digest()[:4]
+    return base64.b64encode(salt + hashlib.sha256(salt + data).digest()).decode()
+
+
+class FilterModule:
+    """Entry point for Ansible."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "catalog_services": catalog_services,
+            "catalog_users": catalog_users,
+            "database_users": database_users,
+            "databases_of": databases_of,
+            "first_host": first_host,
+            "hosts_lines": hosts_lines,
+            "prefix_length": prefix_length,
+            "rabbitmq_password_hash": rabbitmq_password_hash,
+            "services_of": services_of,
+        }
