@@ -55,7 +55,8 @@ options:
         type: str
       overrides:
         description:
-          - INI options merged into the rendered text as {section: {option: value}}; comments and order stay.
+          - >-
+            INI options merged into the rendered text, as {section: {option: value}}; comments and order stay.
           - Null removes an option, a list makes a repeated option, booleans become true or false.
         type: dict
       overrides_name:
@@ -73,7 +74,8 @@ options:
   secrets:
     description:
       - Secret values, masked in the diff, in messages and in the result, also where a file contains them quoted for
-        a URL or escaped. Old values in the diff are masked by the name of their option.
+        a URL or escaped. Old secrets in the diff are recognised by the name of their option, by their place in a
+        URL, and by the new secret that takes their place.
     type: list
     elements: str
     default: []
@@ -123,7 +125,7 @@ changed_files:
   elements: str
   sample: [/etc/nova/nova.conf]
 backup_files:
-  description: The backups, as {path of the file: path of the backup}.
+  description: "The backups, as {path of the file: path of the backup}."
   returned: when O(backup) is true
   type: dict
 problems:
@@ -155,7 +157,7 @@ from ansible.module_utils.oslo_options import MASK, OptionsUnavailable, check_fi
 DEFAULT_MODES = {"file": "0644", "directory": "0755", "absent": "0"}
 # A secret from before a change is in no list: in the diff it is recognised by its option's name or its URL.
 _SECRET_OPTION = re.compile(
-    r"""^(\s*["']?[\w.-]*(?:password|passwd|secret|passphrase|token|_key)["']?\s*[=:]\s*)(?=\S).*$""",
+    r"""^(\s*["']?[\w.-]*(?:password|passwd|secret|passphrase|token|_key)["']?[ \t]*[=:][ \t]*)(?=\S).*$""",
     re.IGNORECASE | re.MULTILINE,
 )
 _URL_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s]*(@[\w.\[\]:-]+)")
@@ -185,6 +187,23 @@ def mask(text: str, secrets: list[str]) -> str:
     return _SECRET_OPTION.sub(rf"\1{MASK}", text)
 
 
+def mask_predecessors(text: str, new: str, secrets: list[str]) -> str:
+    """The old text without the secrets that stood where the new text has one: in lines that begin and end alike."""
+    places: set[tuple[str, str]] = set()
+    for line in new.splitlines():
+        for secret in (secret for secret in secrets if secret in line):
+            start, end = line.split(secret, 1)[0], line.rsplit(secret, 1)[1]
+            if start.strip():
+                places.add((start, end))
+    lines = text.splitlines(keepends=True)
+    for index, line in enumerate(lines):
+        bare = line.rstrip("\n")
+        for start, end in places:
+            if bare.startswith(start) and bare.endswith(end) and len(bare) > len(start) + len(end):
+                lines[index] = line.replace(bare, f"{start}{MASK}{end}")
+    return "".join(lines)
+
+
 def decode(content: bytes) -> str:
     """A file's content for a diff."""
     return "(binary content)\n" if b"\0" in content else content.decode(errors="replace")
@@ -202,7 +221,11 @@ def read(entry: dict[str, Any]) -> Wanted:
     """What is wanted and what is there. Raises ValueError for an entry that cannot be used."""
     dest, state = entry["dest"].rstrip("/") or "/", entry["state"]
     wanted = Wanted(
-        dest, state, entry["owner"], entry["group"], parse_mode(entry["mode"], dest, state),
+        dest,
+        state,
+        entry["owner"],
+        entry["group"],
+        parse_mode(entry["mode"], dest, state),
         options=entry["options"] or [],
     )
     if not dest.startswith("/") or dest == "/":
@@ -281,7 +304,9 @@ def diff_entry(wanted: Wanted, secrets: list[str]) -> dict[str, str]:
     """One file's part of the diff. Attributes are listed above the content when they change."""
     before, after = attributes(wanted)
     if "content" in wanted.differences or wanted.kind != wanted.state:
-        old, new = mask(decode(wanted.before or b""), secrets), mask(decode(wanted.text), secrets)
+        new = decode(wanted.text)
+        old = mask(mask_predecessors(decode(wanted.before or b""), new, secrets), secrets)
+        new = mask(new, secrets)
         if old == new and wanted.before is not None and wanted.state == "file":
             before, after = before + "(hidden values: old)\n", after + "(hidden values: new)\n"
         before, after = before + old, after + new

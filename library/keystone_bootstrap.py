@@ -79,7 +79,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from typing import Any
+from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.service_logs import unit_log
@@ -121,6 +121,11 @@ def login_status(params: dict[str, Any]) -> int | None:
         return None
 
 
+def unit_failed() -> bool:
+    """Whether systemd has given up on Keystone, so that waiting is in vain."""
+    return subprocess.run(["systemctl", "is-failed", "--quiet", UNIT], check=False).returncode == 0
+
+
 def wait_for_login(params: dict[str, Any]) -> int | None:
     """Try until Keystone answers with other than a server error, or the time is over."""
     deadline = time.monotonic() + params["timeout"]
@@ -128,7 +133,7 @@ def wait_for_login(params: dict[str, Any]) -> int | None:
         status = login_status(params)
         if status is not None and status < http.client.INTERNAL_SERVER_ERROR:
             return status
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or unit_failed():
             return status
         time.sleep(POLL_SECONDS)
 
@@ -163,7 +168,7 @@ def run_bootstrap(module: AnsibleModule) -> None:
         module.fail_json(msg=f"keystone-manage bootstrap ended with {result.returncode}. Its last lines:\n{last}")
 
 
-def fail_without_login(module: AnsibleModule, status: int | None, when: str) -> None:
+def fail_without_login(module: AnsibleModule, status: int | None, when: str) -> NoReturn:
     """Report that nobody can log in."""
     answer = f"answers a login with status {status}" if status else "does not answer"
     module.fail_json(
@@ -196,7 +201,7 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=True, reason=reason)
     if status not in (http.client.UNAUTHORIZED, http.client.NOT_FOUND):
-        fail_without_login(module, status, f"after {params['timeout']} s")
+        fail_without_login(module, status, f"within {params['timeout']} s")
     run_bootstrap(module)
     status = wait_for_login(params)
     if status != http.client.CREATED:

@@ -70,7 +70,7 @@ options:
     type: bool
     default: true
   boot_timeout:
-    description: Seconds that a boot may take, from start to the end of systemd's start-up; also for a reboot's shutdown.
+    description: Seconds that a boot may take until systemd has started everything; for a reboot, its shutdown too.
     type: float
     default: 300
   stop_timeout:
@@ -248,10 +248,10 @@ def stop(machine: Machine, params: dict[str, Any], check_mode: bool, outcome: Ou
     return outcome
 
 
-def machine_from(params: dict[str, Any]) -> Machine:
+def machine_from(params: dict[str, Any], check_mode: bool) -> Machine:
     lab = lab_directory(params["lab_id"])
     record = read_json(lab / "lab.json")
-    needed = params["state"] in ("started", "rebooted")
+    needed = params["state"] in ("started", "rebooted") and not check_mode
     bridge = bridge_name(params["lab_id"])
     if needed and not (record and link_exists(bridge)):
         raise LabError(
@@ -293,13 +293,17 @@ def main() -> None:
     try:
         require_root()
         check_name(params["name"])
-        if params["state"] == "absent" and not lab_directory(params["lab_id"]).exists():
+        starts = params["state"] in ("started", "rebooted")
+        if not starts and not lab_directory(params["lab_id"]).exists():
             module.exit_json(changed=False, state="absent", created=False, left_behind=[], packages_cached=0)
-        if params["state"] in ("started", "rebooted") and not module.check_mode:
+        if starts and not module.check_mode:
             require_tools()
-        machine = machine_from(params)
-        with locked(machine_lock(machine)):
-            outcome = apply(machine, params, module.check_mode)
+        machine = machine_from(params, module.check_mode)
+        if module.check_mode:
+            outcome = apply(machine, params, True)
+        else:
+            with locked(machine_lock(machine)):
+                outcome = apply(machine, params, False)
     except LabError as error:
         module.fail_json(msg=str(error))
     for warning in outcome.warnings:

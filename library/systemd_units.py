@@ -115,7 +115,7 @@ restarted:
   elements: dict
   contains:
     name: {description: The unit., type: str}
-    reason: {description: "What it read that is newer than its process, for example V(/etc/nova/nova.conf changed).", type: str}
+    reason: {description: "What is newer than its process, for example V(/etc/nova/nova.conf changed).", type: str}
 stopped:
   description: Units that were stopped.
   returned: always
@@ -142,16 +142,33 @@ import os
 import re
 import time
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.service_logs import unit_log
 
 PROPERTIES = (
-    "Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "FragmentPath", "SourcePath", "DropInPaths",
-    "NeedDaemonReload", "Type", "RemainAfterExit", "Result", "ExecMainPID", "ExecMainStartTimestamp",
-    "InactiveExitTimestamp", "ActiveEnterTimestamp", "NRestarts", "ControlGroup", "ConditionResult", "Triggers",
+    "Id",
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "UnitFileState",
+    "FragmentPath",
+    "SourcePath",
+    "DropInPaths",
+    "NeedDaemonReload",
+    "Type",
+    "RemainAfterExit",
+    "Result",
+    "ExecMainPID",
+    "ExecMainStartTimestamp",
+    "InactiveExitTimestamp",
+    "ActiveEnterTimestamp",
+    "NRestarts",
+    "ControlGroup",
+    "ConditionResult",
+    "Triggers",
     "LoadError",
 )
 # File times have the granularity of the kernel's tick, start times microseconds.
@@ -216,7 +233,7 @@ def parse_timestamp(text: str) -> float:
     """Seconds since the epoch of systemd's C(Sun 2026-11-22 18:11:27.087918 UTC)."""
     text = text.split(" ", 1)[1].removesuffix(" UTC")
     layout = "%Y-%m-%d %H:%M:%S.%f" if "." in text else "%Y-%m-%d %H:%M:%S"
-    return datetime.strptime(text, layout).replace(tzinfo=timezone.utc).timestamp()
+    return datetime.strptime(text, layout).replace(tzinfo=UTC).timestamp()
 
 
 def parse_show(text: str) -> list[dict[str, str]]:
@@ -408,7 +425,9 @@ def _names(units: list[Unit], verb: str) -> list[str]:
     return [unit.name for unit in units if verb in unit.verbs]
 
 
-def not_ready(unit: Unit, first_restarts: int, settle: float, ports: dict[int, set[str]], now: float) -> tuple[str, bool]:
+def not_ready(
+    unit: Unit, first_restarts: int, settle: float, ports: dict[int, set[str]], now: float
+) -> tuple[str, bool]:
     """What a unit still lacks ("" when it is up), and whether waiting longer is pointless."""
     active = unit.get("ActiveState")
     if unit.finished:
@@ -470,7 +489,8 @@ def check_installed(module: AnsibleModule, units: list[Unit]) -> None:
         elif load == "masked" and wanted and unit.masked is None:
             problems.append(f"{unit.name} is masked and cannot be started; set masked: false to unmask it")
         elif load in ("bad-setting", "error"):
-            problems.append(f"{unit.name} cannot be loaded ({load}): {unit.get('LoadError') or unit.get('FragmentPath')}")
+            why = unit.get("LoadError") or unit.get("FragmentPath")
+            problems.append(f"{unit.name} cannot be loaded ({load}): {why}")
     if problems:
         module.fail_json(msg="\n".join(problems))
 
@@ -529,7 +549,8 @@ def main() -> None:
     if not units:
         module.exit_json(changed=False, started=[], restarted=[], stopped=[], enabled=[], daemon_reload=False)
     systemd.read(units)
-    reload = any(unit.get("NeedDaemonReload") == "yes" or not unit.installed for unit in units)
+    absent = [unit for unit in units if not unit.installed and (unit.state == "started" or unit.enabled)]
+    reload = bool(absent) or any(unit.get("NeedDaemonReload") == "yes" for unit in units)
     # Planned from the state before the reload, which forgets that a unit file changed.
     needed_reload = {unit.name for unit in units if unit.get("NeedDaemonReload") == "yes"}
     if reload and not module.check_mode:

@@ -213,8 +213,8 @@ class Converger:
             namesake = next((subnet for subnet in existing if subnet["name"] == one["name"]), None)
             if current is None and namesake is not None:
                 raise plan.PlanError(
-                    f"the subnet '{one['name']}' has the range {namesake['cidr']}, wanted is {one['cidr']}, and Neutron "
-                    "cannot change that. Delete the subnet with its servers, or keep fixed_range as it was."
+                    f"the subnet '{one['name']}' has the range {namesake['cidr']}, wanted is {one['cidr']}, and "
+                    "Neutron cannot change that. Delete the subnet with its servers, or keep fixed_range as it was."
                 )
             if current is None:
                 self._create_subnet(network_id, one, fields)
@@ -309,8 +309,8 @@ class Converger:
         if action == "report" and current is not None:
             raise self._failure(
                 current,
-                f"the server '{name}' is in ERROR, but it ran before ({current['OS-SRV-USG:launched_at']}) and may hold "
-                "data, so it is not made anew. Look at it; then reset it (openstack server set --state active "
+                f"the server '{name}' is in ERROR, but it ran before ({current['OS-SRV-USG:launched_at']}) and may "
+                "hold data, so it is not made anew. Look at it; then reset it (openstack server set --state active "
                 f"{current['id']}; openstack server reboot --hard {current['id']}) or delete it.",
             )
         if action == "recreate" and current is not None:

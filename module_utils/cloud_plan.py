@@ -91,8 +91,8 @@ def flavor_difference(flavor: dict[str, Any], wanted: dict[str, Any]) -> Differe
     if fixed:
         listed = "; ".join(f"{name} is {fixed.before[name]}, wanted {fixed.after[name]}" for name in fixed.after)
         raise PlanError(
-            f"the flavor '{wanted['name']}' differs ({listed}), and Nova cannot change a flavor. Delete it (servers keep "
-            f"their copy of it): openstack flavor delete {flavor['id']}; or describe it as it is."
+            f"the flavor '{wanted['name']}' differs ({listed}), and Nova cannot change a flavor. Delete it (servers "
+            f"keep their copy of it): openstack flavor delete {flavor['id']}; or describe it as it is."
         )
     return difference(flavor_fields(flavor), {"extra_specs": wanted.get("extra_specs")})
 
@@ -170,7 +170,7 @@ def allocation_pools(wanted: dict[str, Any]) -> list[dict[str, str]]:
     if size < 2:
         raise PlanError(f"{size} addresses leave none for guests beside the gateway; use at least 2.")
     last = first + min(size, usable) - 1
-    taken = {int(ipaddress.IPv4Address(text)) for text in wanted["exclude"] or []}
+    taken = {int(address) for text in wanted["exclude"] or [] if (address := _excluded(text)).version == 4}
     gateway = subnet_gateway(wanted)
     if gateway:
         taken.add(int(ipaddress.IPv4Address(gateway)))
@@ -198,7 +198,9 @@ def subnet_fields(wanted: dict[str, Any]) -> dict[str, Any]:
 
 def subnet_difference(subnet: dict[str, Any], wanted: dict[str, Any]) -> Difference:
     """The fields of a subnet that are not as wanted. A gateway of None is a wish here, not an omission."""
-    result = difference(subnet, subnet_fields(wanted))
+    # Neutron answers the pools in no particular order.
+    pools = sorted(subnet["allocation_pools"], key=lambda pool: int(ipaddress.IPv4Address(pool["start"])))
+    result = difference(subnet | {"allocation_pools": pools}, subnet_fields(wanted))
     gateway = subnet_gateway(wanted)
     if gateway is None and subnet.get("gateway_ip") is not None:
         result.before["gateway_ip"], result.after["gateway_ip"] = subnet["gateway_ip"], None
@@ -230,8 +232,8 @@ def network_difference(network: dict[str, Any], wanted: dict[str, Any]) -> Diffe
     if fixed:
         listed = "; ".join(f"{name} is {fixed.before[name]}, wanted {fixed.after[name]}" for name in fixed.after)
         raise PlanError(
-            f"the network '{wanted['name']}' differs ({listed}), and Neutron cannot change that. Delete the network with "
-            "its servers, or describe it as it is."
+            f"the network '{wanted['name']}' differs ({listed}), and Neutron cannot change that. Delete the network "
+            "with its servers, or describe it as it is."
         )
     return difference(network, network_fields(wanted))
 
@@ -241,6 +243,14 @@ def _network(cidr: str) -> ipaddress.IPv4Network:
         return ipaddress.IPv4Network(cidr)
     except ValueError as error:
         raise PlanError(f"'{cidr}' is not an IPv4 network: {error}. Write it like 192.168.1.0/24.") from error
+
+
+def _excluded(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address, with or without the length of its prefix, as a host's interfaces have it."""
+    try:
+        return ipaddress.ip_interface(text).ip
+    except ValueError as error:
+        raise PlanError(f"'{text}', which no guest may get, is not an address: {error}.") from error
 
 
 # Security group rules

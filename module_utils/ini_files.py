@@ -101,7 +101,7 @@ def _shape(line: str) -> str:
 
 
 def _unquote(value: str) -> str:
-    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+    if value and value[0] == value[-1] and value[0] in "\"'":
         return value[1:-1]
     return value
 
@@ -109,9 +109,10 @@ def _unquote(value: str) -> str:
 def escape_value(value: str) -> str:
     """A literal string as an oslo.config value: no C($) substitution, quotes and outer spaces kept.
 
-    For values that are not meant to refer to other options, such as passwords.
+    For values that are not meant to refer to other options, such as passwords. C(\\$) and not C($$): oslo.config
+    reads a backslash before a dollar sign as an escape, so only this form survives a backslash before it.
     """
-    return quote_value(value.replace("$", "$$"))
+    return quote_value(value.replace("$", "\\$"))
 
 
 def quote_value(value: str) -> str:

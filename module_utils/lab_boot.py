@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import PurePath
 
 REBOOT_STATUS = 133
 HOST_KEY_TYPES = ("ed25519", "ecdsa", "rsa")
@@ -151,7 +151,7 @@ def boot_script(machine: Machine, computer: Computer) -> str:
         # put all machines into one /payload, where their systemds take each other's units for their own.
         if computer.cgroups == "v2":
             lines.append(
-                "echo '+cpu +memory +io +pids' >/sys/fs/cgroup/cgroup.subtree_control 2>/dev/null || : # those there are"
+                "echo '+cpu +memory +io +pids' >/sys/fs/cgroup/cgroup.subtree_control 2>/dev/null || :  # if there"
             )
         for hierarchy in computer.hierarchies:
             group = shlex.quote(f"{hierarchy}/{machine.cgroup}")
@@ -232,7 +232,7 @@ def machine_files(machine: Machine, computer: Computer, machine_id: str, authori
     return files
 
 
-def ssh_options(lab_directory: PurePosixPath | str, machine: str) -> dict[str, str]:
+def ssh_options(lab_directory: PurePath | str, machine: str) -> dict[str, str]:
     """How ssh reaches a machine: with the lab's key, and only if it shows the host key made for it."""
     return {
         "User": "root",
@@ -244,7 +244,7 @@ def ssh_options(lab_directory: PurePosixPath | str, machine: str) -> dict[str, s
     }
 
 
-def ssh_config(lab_directory: PurePosixPath | str, machine: Machine) -> str:
+def ssh_config(lab_directory: PurePath | str, machine: Machine) -> str:
     options = {"HostName": machine.address, **ssh_options(lab_directory, machine.name)}
     return f"Host {machine.name}\n" + "".join(f"    {key} {value}\n" for key, value in options.items())
 

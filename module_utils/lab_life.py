@@ -97,7 +97,9 @@ def make_tree(machine: Machine, computer: Computer, recipe: Recipe, max_age_days
     remove_tree(machine)
     partial = directory / "root.partial"
     partial.mkdir(parents=True)
-    run(["tar", "--extract", "--numeric-owner", "--xattrs", "--xattrs-include=*", f"--file={image}", "-C", str(partial)])
+    run(
+        ["tar", "--extract", "--numeric-owner", "--xattrs", "--xattrs-include=*", f"--file={image}", "-C", str(partial)]
+    )
     key = (lab_directory(machine.lab_id) / "ssh/id_ed25519.pub").read_text()
     for name, text in machine_files(machine, computer, uuid.uuid4().hex, key).items():
         path = partial / name
@@ -161,7 +163,7 @@ def start(machine: Machine, computer: Computer, nameservers: str, timeout: float
     return wait_until_up(machine, timeout)
 
 
-def _answers_ssh(machine: Machine, timeout: float = 1.0) -> bool:
+def _answers_ssh(machine: Machine, timeout: float = 0.5) -> bool:
     try:
         with socket.create_connection((machine.address, 22), timeout=timeout) as connection:
             return connection.recv(4) == b"SSH-"
@@ -176,10 +178,10 @@ def wait_until_up(machine: Machine, timeout: float) -> str:
     def answers_or_ended() -> bool:
         return _answers_ssh(machine) or not (processes(machine).any or unit_active(machine))
 
-    if not wait_for(answers_or_ended, timeout, 0.2) or not processes(machine).any:
+    if not wait_for(answers_or_ended, timeout) or not processes(machine).any:
         raise LabError(
-            f"The lab machine {machine.name} ({machine.address}) did not come up: no ssh server within {timeout:.0f} s. "
-            f"{console_tail(machine)}"
+            f"The lab machine {machine.name} ({machine.address}) did not come up: no ssh server within "
+            f"{timeout:.0f} s. {console_tail(machine)}"
         )
     options = ssh_options(str(lab_directory(machine.lab_id)), machine.name)
     command = ["ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"]
@@ -217,7 +219,8 @@ def reboot(machine: Machine, timeout: float) -> str:
 
     if not wait_for(another, timeout):
         raise LabError(
-            f"The lab machine {machine.name} did not finish shutting down within {timeout:.0f} s. {console_tail(machine)}"
+            f"The lab machine {machine.name} did not finish shutting down within {timeout:.0f} s. "
+            f"{console_tail(machine)}"
         )
     return wait_until_up(machine, timeout)
 

@@ -12,6 +12,8 @@ child process, which gets this module's own source on its standard input.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -22,10 +24,9 @@ from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any
 
-try:
+# In the child, which is given the sources of both modules one after the other, there is nothing to import.
+with contextlib.suppress(ImportError):
     from ansible.module_utils.ini_files import Assignment, IniError, parse, section_names
-except ImportError:  # in the child, which is given the two modules' sources one after the other
-    pass
 
 MASK = "********"
 ENTRY_POINTS = "oslo.config.opts"
@@ -222,8 +223,13 @@ class Checker:
         if option is None:
             instead = self.replaced.get((item.section, name))
             if instead:
-                self.add(item.section, item.option, self.shown(item, self.options[instead[0]][instead[1]]),
-                         "deprecated name", f"Use [{instead[0]}] {instead[1]}.")
+                self.add(
+                    item.section,
+                    item.option,
+                    self.shown(item, self.options[instead[0]][instead[1]]),
+                    "deprecated name",
+                    f"Use [{instead[0]}] {instead[1]}.",
+                )
             elif item.section in self.options:
                 suggestion = _closest(name, self.options[item.section]) or self.elsewhere(name)
                 self.add(item.section, item.option, MASK, "unknown option", suggestion)
@@ -231,11 +237,21 @@ class Checker:
         if option.deprecated_for_removal:
             reason = " ".join((option.deprecated_reason or "").split())
             since = f" since {option.deprecated_since}" if option.deprecated_since else ""
-            self.add(item.section, item.option, self.shown(item, option), f"deprecated for removal{since}",
-                     reason or "Leave it out.")
+            self.add(
+                item.section,
+                item.option,
+                self.shown(item, option),
+                f"deprecated for removal{since}",
+                reason or "Leave it out.",
+            )
         if (item.section, name) in seen and not option.multi:
-            self.add(item.section, item.option, self.shown(item, option), "given more than once; only the last counts",
-                     "Leave one.")
+            self.add(
+                item.section,
+                item.option,
+                self.shown(item, option),
+                "given more than once; only the last counts",
+                "Leave one.",
+            )
         seen.add((item.section, name))
         if "$" not in item.value:
             self.check_value(item, option, item.value)
@@ -249,11 +265,11 @@ class Checker:
 
     def check_references(self, assignments: list[Assignment]) -> None:
         """Check values with a dollar sign, which refer to other options, as oslo.config itself resolves them."""
-        from oslo_config import cfg
-
         referring = [a for a in assignments if "$" in a.value and self.known(a)]
         if not referring:
             return
+        from oslo_config import cfg
+
         conf = cfg.ConfigOpts()
         for section, options in self.options.items():
             for option in options.values():
@@ -279,11 +295,18 @@ class Checker:
         option = self.known(item)
         try:
             getattr(conf if item.section == "DEFAULT" else conf[item.section], option.dest)
-        except cfg.TemplateSubstitutionError:
-            self.add(item.section, item.option, self.shown(item, option), "refers to an option that does not exist",
-                     "Write $$ for a dollar sign that refers to nothing.")
+        except (cfg.TemplateSubstitutionError, cfg.NoSuchOptError):
+            self.add(
+                item.section,
+                item.option,
+                self.shown(item, option),
+                "refers to an option that does not exist",
+                "Write $$ for a dollar sign that refers to nothing.",
+            )
         except (cfg.ConfigFileValueError, cfg.ConfigFileParseError, ValueError, TypeError) as error:
-            why = "wrong value" if option.secret else f"wrong value, {error}"
+            # oslo.config puts where it read each value before the reason.
+            reason = str(error).rsplit("is not valid: ", 1)[-1]
+            why = "wrong value" if option.secret else f"wrong value, {reason}"
             self.add(item.section, item.option, self.shown(item, option), why, f"It must be {_type_name(option)}.")
 
     def known(self, item: Assignment) -> Any:
@@ -292,7 +315,9 @@ class Checker:
     def elsewhere(self, name: str) -> str:
         """A hint when another section has an option of this name."""
         sections = sorted(section for section, options in self.options.items() if name in options)
-        return f"It belongs to [{'], ['.join(sections[:3])}]." if sections else "Remove it."
+        if not sections:
+            return "Remove it."
+        return f"An option of this name is known in [{'], ['.join(sections[:3])}]."
 
     def shown(self, item: Assignment, option: Any) -> str:
         return MASK if option.secret else item.value
@@ -310,9 +335,7 @@ def auth_options(plugin: str) -> list[Any]:
 
 def multi_store_options() -> Iterator[Any]:
     """What glance_store/driver.py registers beside a store's own options when stores are named."""
-    from glance_store import driver
-
-    yield from getattr(driver, "_MULTI_BACKEND_OPTS", [])
+    yield from getattr(importlib.import_module("glance_store.driver"), "_MULTI_BACKEND_OPTS", [])
 
 
 def normal_section(name: str) -> str:
@@ -326,16 +349,17 @@ def _group_name(group: Any) -> str:
 
 def _type_name(option: Any) -> str:
     kind = option.type
-    text = str(kind) if "object at" not in str(kind) else type(kind).__name__
-    return text if not isinstance(kind, type) else kind.__name__
+    if hasattr(kind, "__name__"):
+        return str(kind.__name__)
+    return type(kind).__name__ if "object at" in str(kind) else str(kind)
 
 
 def _closest(name: str, names: Iterable[str]) -> str:
-    close = get_close_matches(name, list(names), n=1, cutoff=0.7)
+    close = get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f"Did you mean {close[0]}?" if close else ""
 
 
-def _problem(file: str, section: str = "", option: str = "", value: str = "", why: str = "", suggestion: str = "") -> Problem:
-    return {
-        "file": file, "section": section, "option": option, "value": value, "why": why, "suggestion": suggestion,
-    }
+def _problem(
+    file: str, section: str = "", option: str = "", value: str = "", why: str = "", suggestion: str = ""
+) -> Problem:
+    return {"file": file, "section": section, "option": option, "value": value, "why": why, "suggestion": suggestion}

@@ -8,9 +8,11 @@ every module, ``get_url`` and ``uri`` included.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+_PASSWORD = re.compile(r"(//|,)([^:@/,]*):[^@/,]*@")
 MYSQL_PORT = 3306
 RABBIT_PORT = 5672
 
@@ -76,6 +78,11 @@ def parse_database_url(url: str) -> DatabaseUrl:
         database=unquote(parts.path[1:]),
         query=tuple(parse_qsl(parts.query)),
     )
+
+
+def masked_url(url: str) -> str:
+    """A URL, of a database or of several brokers, with its passwords replaced."""
+    return _PASSWORD.sub(r"\1\2:***@", url)
 
 
 def oslo_escape(value: object) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import ansible.module_utils
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
+from jinja2 import TemplateSyntaxError
 
 PROJECT = Path(__file__).resolve().parents[2]
 # Ansible makes the project's module_utils importable in modules, not in the plugins that run here.
@@ -28,6 +30,7 @@ from ansible.module_utils.ini_files import IniError, merge_overrides
 
 MODULE = "config_files"
 MANAGED = "Written by Ansible (Kilonova). Changes made here are undone by its next run."
+PARTIAL = re.compile(r"{%-?\s*(?:include|import|from|extends)\s+['\"]([^'\"]+)['\"]")
 SUBSTITUTED = ("src", "content", "overrides", "overrides_name")
 
 
@@ -75,10 +78,11 @@ class ActionModule(ActionBase):
 
     def _render(self, src: str, dest: str, variables: dict[str, Any]) -> str:
         source = self._find_template(src)
+        searchpath = list(self._search_path(source, variables))
         try:
             template = trust_as_template(self._loader.get_text_file_contents(source))
             templar = self._templar.copy_with_new_env(
-                searchpath=list(self._search_path(source, variables)),
+                searchpath=searchpath,
                 available_variables={
                     "ansible_managed": MANAGED,
                     **variables,
@@ -89,7 +93,10 @@ class ActionModule(ActionBase):
             )
             rendered = templar.template(template, escape_backslashes=False, overrides={"trim_blocks": True})
         except AnsibleError as error:
-            raise AnsibleActionFail(f"config_files: {source} (for {dest}) cannot be rendered: {error}") from error
+            places = suspects(source, searchpath, str(error), error)
+            where = f" (see {', '.join(places)})" if places else ""
+            message = f"config_files: {source} (for {dest}) cannot be rendered: {error}{where}"
+            raise AnsibleActionFail(message) from None
         return as_text(rendered, dest)
 
     def _find_template(self, src: str) -> str:
@@ -109,6 +116,41 @@ class ActionModule(ActionBase):
             yield path
         yield os.path.join(os.path.dirname(basedir), "templates")
         yield str(PROJECT / "templates")
+
+
+def suspects(source: str, searchpath: list[str], message: str, error: BaseException | None = None) -> list[str]:
+    """Where a template error comes from, as C(path line N).
+
+    Jinja tells the line of a syntax error. Ansible (2.19) evaluates undefined names after the template has run and no
+    longer knows their line, so the lines that use the name are looked for, in partials too.
+    """
+    while error:
+        if isinstance(error, TemplateSyntaxError):
+            inner = next((path for path in with_partials(source, searchpath) if path.endswith(str(error.name))), source)
+            return [f"{inner} line {error.lineno}"]
+        error = error.__cause__ or error.__context__
+    names = re.findall(r"'(\w+)' is undefined|has no attribute '(\w+)'|No filter named '(\w+)'", message)
+    patterns = [re.compile(rf"\b{name}\b") for groups in names for name in groups if name]
+    return [
+        f"{path} line {number}"
+        for path in (with_partials(source, searchpath) if patterns else [])
+        for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1)
+        if any(pattern.search(line) for pattern in patterns)
+    ]
+
+
+def with_partials(source: str, searchpath: list[str]) -> list[str]:
+    """A template and the templates that it includes or imports by name."""
+    found, queue = [], [source]
+    while queue:
+        path = queue.pop()
+        if path in found:
+            continue
+        found.append(path)
+        for name in PARTIAL.findall(Path(path).read_text(encoding="utf-8")):
+            candidates = (os.path.join(directory, name) for directory in searchpath)
+            queue += [candidate for candidate in candidates if os.path.isfile(candidate)][:1]
+    return found
 
 
 def as_text(value: Any, dest: str) -> str:
@@ -138,5 +180,6 @@ def secret_forms(secret: str) -> list[str]:
         secret.replace("'", "'\\''"),
     ]
     forms = [*plain, *escaped]
-    forms += [form.replace("$", "$$") for form in forms] + [form.replace("%", "%%") for form in forms]
+    for special, written in (("$", "$$"), ("$", "\\$"), ("%", "%%")):
+        forms += [form.replace(special, written) for form in forms]
     return list(dict.fromkeys(forms))

@@ -103,7 +103,8 @@ class ActionModule(ActionBase):
         vault = VaultLib(secrets=self._loader._vault.secrets)
         content, encrypted = load(path, vault)
         known = set(content) | set(task_vars or {})
-        missing = [name for name in arguments["names"] if name not in known]
+        # Copied letter by letter: Ansible's own strings carry tags that the YAML writer cannot represent.
+        missing = ["".join(name) for name in arguments["names"] if name not in known]
         mode_wrong = path.exists() and path.stat().st_mode & 0o077
         result |= {"changed": bool(missing or mode_wrong), "generated": missing, "path": str(path)}
         if self._task.check_mode:

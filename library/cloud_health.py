@@ -1,0 +1,398 @@
+#!/usr/bin/python
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Ansible module: the state of a cloud as its APIs tell it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: cloud_health
+short_description: See whether all services and agents of a cloud are up, and its images and servers there
+version_added: "0.1.0"
+description:
+  - Looks at Keystone (a token), Nova's services (API C(/os-services)), hypervisors, Placement's resource providers,
+    Neutron's agents, Glance's images and Nova's servers.
+  - Waits up to O(timeout) seconds for what converges by itself, such as the heartbeat of a service that has just been
+    started. What is still wrong then is listed as a whole, each with the part of the cloud it belongs to, followed by
+    the last log lines of the units in question, as far as they run on this host.
+  - Changes nothing.
+author: The Kilonova authors (@kilonova)
+options:
+  cloud:
+    description: Name of the cloud in O(clouds_file).
+    type: str
+    default: admin
+  clouds_file:
+    description: Path of the clouds.yaml file with the credentials.
+    type: path
+    default: /etc/openstack/clouds.yaml
+  api_timeout:
+    description: Seconds to wait for Keystone to answer.
+    type: int
+    default: 120
+  computes:
+    description: Names, as Nova knows them, of the hosts that have to be up as hypervisors.
+    type: list
+    elements: str
+    default: []
+  images:
+    description: Names of images that have to be active.
+    type: list
+    elements: str
+    default: []
+  servers:
+    description: Names of servers in the project of O(cloud) that have to be ACTIVE.
+    type: list
+    elements: str
+    default: []
+  timeout:
+    description: Seconds to wait for heartbeats.
+    type: int
+    default: 60
+  report_only:
+    description: Whether to succeed whatever is found, and not to wait.
+    type: bool
+    default: false
+requirements:
+  - python3-openstacksdk on the host
+attributes:
+  check_mode:
+    support: full
+    description: Does the same; it changes nothing.
+  diff_mode:
+    support: none
+    description: There is nothing to show.
+"""
+
+EXAMPLES = r"""
+- name: See whether the cloud is healthy
+  cloud_health:
+    computes: [node1, node2]
+    images: [debian-tiny]
+    servers: [my_vm]
+
+- name: Get the state for a report
+  cloud_health:
+    report_only: true
+"""
+
+RETURN = r"""
+problems:
+  description: What is wrong; each has layer (a part of the cloud), message and hosts (the hosts it is about).
+  returned: always
+  type: list
+  elements: dict
+  sample: [{"layer": "Nova compute", "message": "nova-compute on node2 is down", "hosts": ["node2"]}]
+services:
+  description: Nova's services; binary, host, zone, status (enabled or disabled), state (up or down).
+  returned: when Nova answers
+  type: list
+  elements: dict
+agents:
+  description: Neutron's agents; type, binary, host, alive, enabled.
+  returned: when Neutron answers
+  type: list
+  elements: dict
+hypervisors:
+  description:
+    - Nova's hypervisors; name, host, type, state, status, address, vcpus, vcpus_used, ram and ram_used in MiB, and the
+      number of servers that run.
+    - The numbers are Placement's inventory and usage.
+  returned: when Nova answers
+  type: list
+  elements: dict
+images:
+  description: Images; name, id, status, visibility, size in bytes.
+  returned: when Glance answers
+  type: list
+  elements: dict
+servers:
+  description: Servers of the project, in the shape that RV(ignore:cloud_resources#servers) has.
+  returned: when Nova answers
+  type: list
+  elements: dict
+"""
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.cloud_api import CloudApi, CloudError, layer_logs, server_summary
+from ansible.module_utils.openstack_client import CLIENT_ARGUMENTS, connect
+
+POLL_SECONDS = 2.0
+MANY, MANY_LINES, FEW_LINES = 3, 15, 5
+SERVICE_BINARIES = {
+    "nova-scheduler": "Nova scheduler",
+    "nova-conductor": "Nova conductor",
+    "nova-compute": "Nova compute",
+}
+# Beside its own name, the controller agent is called a gateway agent where the host is a gateway chassis.
+AGENT_TYPES = {
+    "OVN": ("OVN Controller agent", "OVN Controller Gateway agent"),
+    "OVN metadata agent": ("OVN Metadata agent",),
+}
+Problem = dict[str, Any]
+
+
+def problem(layer: str, message: str, *hosts: str) -> Problem:
+    return {"layer": layer, "message": message, "hosts": list(hosts)}
+
+
+# Reading
+
+
+def read_services(api: CloudApi) -> list[dict[str, Any]]:
+    return [
+        {
+            "binary": one["binary"],
+            "host": one["host"],
+            "zone": one["zone"],
+            "status": one["status"],
+            "state": one["state"],
+            "forced_down": one.get("forced_down", False),
+        }
+        for one in api.listing("compute", "/os-services", "services")
+    ]
+
+
+def read_hypervisors(api: CloudApi) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": one["hypervisor_hostname"],
+            "host": one["service"]["host"],
+            "type": one.get("hypervisor_type", ""),
+            "state": one["state"],
+            "status": one["status"],
+            "address": one.get("host_ip", ""),
+            "servers": one.get("running_vms", 0),
+        }
+        for one in api.listing("compute", "/os-hypervisors/detail", "hypervisors")
+    ]
+
+
+def read_providers(api: CloudApi) -> dict[str, dict[str, Any]]:
+    """Inventory and usage by provider name; an empty inventory where nova-compute has not reported yet."""
+    result = {}
+    for one in api.get("placement", "/resource_providers")["resource_providers"]:
+        inventories = api.get("placement", f"/resource_providers/{one['uuid']}/inventories")["inventories"]
+        usages = api.get("placement", f"/resource_providers/{one['uuid']}/usages")["usages"] if inventories else {}
+        result[one["name"]] = {
+            "vcpus": inventories.get("VCPU", {}).get("total", 0),
+            "vcpus_used": usages.get("VCPU", 0),
+            "ram": inventories.get("MEMORY_MB", {}).get("total", 0),
+            "ram_used": usages.get("MEMORY_MB", 0),
+        }
+    return result
+
+
+def read_agents(api: CloudApi) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": one["agent_type"],
+            "binary": one["binary"],
+            "host": one["host"],
+            "alive": one["alive"],
+            "enabled": one["admin_state_up"],
+        }
+        for one in api.listing("network", "/agents", "agents")
+    ]
+
+
+def read_images(api: CloudApi) -> list[dict[str, Any]]:
+    names = ("name", "id", "status", "visibility", "size")
+    return [{name: one.get(name) for name in names} for one in api.listing("image", "/images", "images")]
+
+
+def read_servers(api: CloudApi) -> list[dict[str, Any]]:
+    return [server_summary(one) for one in api.listing("compute", "/servers/detail", "servers")]
+
+
+READERS: dict[str, Callable[[CloudApi], Any]] = {
+    "services": read_services,
+    "hypervisors": read_hypervisors,
+    "providers": read_providers,
+    "agents": read_agents,
+    "images": read_images,
+    "servers": read_servers,
+}
+
+
+def read_all(api: CloudApi) -> tuple[dict[str, Any], list[Problem]]:
+    """The state, part by part; a part whose API fails is missing, and the failure is among the problems."""
+    state: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for name, reader in READERS.items():
+        try:
+            state[name] = reader(api)
+        except CloudError as error:
+            problems.append(problem(error.layer, str(error)))
+    for one in state.get("hypervisors", []):
+        one.update(state.get("providers", {}).get(one["name"], {}))
+    return state, problems
+
+
+# Judging
+
+
+def service_problems(services: list[dict[str, Any]], computes: list[str]) -> list[Problem]:
+    found = []
+    for one in services:
+        layer = SERVICE_BINARIES.get(one["binary"], "Nova API")
+        if one["state"] != "up":
+            why = "was forced down" if one["forced_down"] else "is down (Nova gets no heartbeat from it)"
+            found.append(problem(layer, f"{one['binary']} on {one['host']} {why}", one["host"]))
+        if one["status"] != "enabled":
+            found.append(
+                problem(
+                    layer,
+                    f"{one['binary']} on {one['host']} is {one['status']}; openstack compute service set --enable "
+                    f"{one['host']} {one['binary']} lets it work again",
+                    one["host"],
+                )
+            )
+    for binary, layer in SERVICE_BINARIES.items():
+        hosts = {one["host"] for one in services if one["binary"] == binary}
+        if binary != "nova-compute" and not hosts:
+            found.append(problem(layer, f"no {binary} has ever reported to Nova"))
+        if binary == "nova-compute":
+            found += [
+                problem(layer, f"nova-compute on {host} has never reported to Nova", host)
+                for host in computes
+                if host not in hosts
+            ]
+    return found
+
+
+def provider_problems(
+    services: list[dict[str, Any]],
+    hypervisors: list[dict[str, Any]],
+    providers: dict[str, dict[str, Any]],
+    computes: list[str],
+) -> list[Problem]:
+    found = []
+    reported = {one["host"] for one in services if one["binary"] == "nova-compute"}
+    for host in [one for one in computes if one in reported]:
+        here = [one for one in hypervisors if one["host"] == host]
+        if not here:
+            found.append(
+                problem(
+                    "Nova compute",
+                    f"{host} is no hypervisor yet; nova-manage cell_v2 discover_hosts maps those that have reported",
+                    host,
+                )
+            )
+        for one in here:
+            if not providers.get(one["name"], {}).get("vcpus"):
+                found.append(
+                    problem(
+                        "Placement",
+                        f"Placement has no inventory of {one['name']}, so the scheduler cannot choose {host}",
+                        host,
+                    )
+                )
+    return found
+
+
+def agent_problems(agents: list[dict[str, Any]], computes: list[str]) -> list[Problem]:
+    found = []
+    for one in agents:
+        layer = next((layer for layer, types in AGENT_TYPES.items() if one["type"] in types), "Neutron")
+        if not one["alive"]:
+            found.append(problem(layer, f"{one['type']} on {one['host']} gives no sign of life", one["host"]))
+        if not one["enabled"]:
+            found.append(problem(layer, f"{one['type']} on {one['host']} is switched off", one["host"]))
+    for host in computes:
+        for layer, types in AGENT_TYPES.items():
+            if not any(one["host"] == host and one["type"] in types for one in agents):
+                found.append(problem(layer, f"{host} has no {types[0]}", host))
+    return found
+
+
+def image_problems(images: list[dict[str, Any]], names: list[str]) -> list[Problem]:
+    found = []
+    for name in names:
+        states = sorted({str(one["status"]) for one in images if one["name"] == name})
+        if not states:
+            found.append(problem("Glance", f"the image '{name}' is not listed"))
+        elif "active" not in states:
+            found.append(problem("Glance", f"the image '{name}' is {', '.join(states)}, not active"))
+    return found
+
+
+def server_problems(servers: list[dict[str, Any]], names: list[str]) -> list[Problem]:
+    found = []
+    for name in names:
+        here = [one for one in servers if one["name"] == name]
+        if not here:
+            found.append(problem("Nova API", f"there is no server '{name}' in the project"))
+        for one in here:
+            if one["status"] == "ACTIVE":
+                continue
+            fault = f": {one['fault']}" if one["fault"] else ""
+            hint = f"; openstack server start {one['id']} starts it" if one["status"] == "SHUTOFF" else ""
+            hosts = [one["host"]] if one["host"] else []
+            layer = "Nova compute" if hosts else "Nova scheduler"
+            found.append(problem(layer, f"the server '{name}' is {one['status']}{fault}, not ACTIVE{hint}", *hosts))
+    return found
+
+
+def judge(state: dict[str, Any], computes: list[str], images: list[str], servers: list[str]) -> list[Problem]:
+    """All problems in what could be read."""
+    found: list[Problem] = []
+    if "services" in state:
+        found += service_problems(state["services"], computes)
+    if "services" in state and "hypervisors" in state and "providers" in state:
+        found += provider_problems(state["services"], state["hypervisors"], state["providers"], computes)
+    if "agents" in state:
+        found += agent_problems(state["agents"], computes)
+    if "images" in state:
+        found += image_problems(state["images"], images)
+    if "servers" in state:
+        found += server_problems(state["servers"], servers)
+    return found
+
+
+def message(problems: list[Problem]) -> str:
+    return "\n".join(["The cloud is not healthy:", *(f"- {one['layer']}: {one['message']}." for one in problems)])
+
+
+def layers_here(problems: list[Problem], host: str) -> list[str]:
+    """The layers whose logs on this host can tell something: not those of problems on other hosts only."""
+    return list(dict.fromkeys(one["layer"] for one in problems if not one["hosts"] or host in one["hosts"]))
+
+
+def main() -> None:
+    names = {"type": "list", "elements": "str", "default": []}
+    module = AnsibleModule(
+        argument_spec={
+            **CLIENT_ARGUMENTS,
+            "computes": names,
+            "images": names,
+            "servers": names,
+            "timeout": {"type": "int", "default": 60},
+            "report_only": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    api = CloudApi(connect(module))
+    deadline = time.monotonic() + params["timeout"]
+    while True:
+        state, problems = read_all(api)
+        problems += judge(state, params["computes"], params["images"], params["servers"])
+        if not problems or params["report_only"] or time.monotonic() >= deadline:
+            break
+        time.sleep(POLL_SECONDS)
+    state.pop("providers", None)
+    if problems and not params["report_only"]:
+        layers = layers_here(problems, socket.gethostname())
+        logs = layer_logs(layers, MANY_LINES if len(layers) < MANY else FEW_LINES)
+        module.fail_json(msg=f"{message(problems)}\n{logs}".rstrip(), problems=problems, layer=problems[0]["layer"])
+    module.exit_json(changed=False, problems=problems, **state)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Every template of every role renders to a well-formed file, with any secret in it intact."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+
+from tests.render import rendering
+from tests.render.rendering import PROJECT, SECRET, File
+
+Files = dict[str, list[File]]
+# The APIs and consoles that clients reach at the API address.
+API_PORTS = {5000, 9292, 8778, 8774, 8775, 9696, 6080, 6083}
+# A secret, in the forms that URLs, oslo.config and JSON give it.
+WRITTEN = (SECRET, "p%40%3A%2F", "p@:/%$$#", json.dumps(SECRET)[1:-1])
+
+
+def texts(rendered: Files) -> Iterator[tuple[str, File, str]]:
+    """Every file that has content, with its host."""
+    for host, files in rendered.items():
+        for file in files:
+            if file.text is not None:
+                yield host, file, file.text
+
+
+def ini(text: str, delimiters: tuple[str, ...] = ("=",)) -> configparser.ConfigParser:
+    """An INI file as oslo.config reads it: strict about repeated options, values as they stand."""
+    parser = configparser.ConfigParser(
+        interpolation=None, strict=True, delimiters=delimiters, comment_prefixes=("#",), default_section="none"
+    )
+    parser.read_string(text)
+    return parser
+
+
+def oslo(value: str) -> str:
+    """A value as oslo.config gives it to a service: one pair of quotes off, dollar signs unescaped."""
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        value = value[1:-1]
+    return value.replace("$$", "$").replace("\\$", "$")
+
+
+def service_conf(rendered: Files) -> Iterator[tuple[str, configparser.ConfigParser]]:
+    """All files that oslo.config reads, parsed."""
+    for host, file, text in texts(rendered):
+        if re.search(r"/(nova|nova-compute|neutron|glance-api|placement|keystone|ml2_conf|neutron_ovn_\w+)\.(conf|ini)$", file.dest):
+            yield f"{host}:{file.dest}", ini(text)
+
+
+def test_files_are_whole(rendered: Files) -> None:
+    for host, file, text in texts(rendered):
+        where = f"{host}:{file.dest}"
+        assert text.strip(), where
+        assert text.endswith("\n"), where
+        assert not re.search(r"\{\{|\{%|\bundefined\b", text, re.IGNORECASE), where
+        assert not re.search(r"=\s*(None|True|False)$", text.replace(SECRET, ""), re.MULTILINE), f"{where}: a Python value"
+
+
+def test_ini_files_are_well_formed(rendered: Files) -> None:
+    parsed = 0
+    for host, file, text in texts(rendered):
+        if Path(file.dest).suffix == ".ini" or re.fullmatch(r"/etc/(nova|neutron|glance|keystone|placement)/.*\.conf", file.dest):
+            # PasteDeploy's files also map paths, written "/v2.1: application".
+            delimiters = ("=", ": ") if file.dest.endswith("paste.ini") else ("=",)
+            assert ini(text, delimiters).sections(), f"{host}:{file.dest}"
+            parsed += 1
+    assert parsed
+
+
+def test_json_and_yaml_files_are_well_formed(rendered: Files) -> None:
+    parsers = {".json": json.loads, ".yaml": yaml.safe_load}
+    loaded = {
+        file.dest: parsers[Path(file.dest).suffix](text)
+        for _, file, text in texts(rendered)
+        if Path(file.dest).suffix in parsers
+    }
+    assert loaded["/etc/openstack/clouds.yaml"]["clouds"]["admin"]["auth"]["password"] == SECRET
+    assert loaded["/etc/rabbitmq/definitions.json"]["users"]
+
+
+def test_openrc_is_read_by_a_shell(rendered: Files) -> None:
+    openrc = next(text for _, file, text in texts(rendered) if file.dest == "/root/openrc")
+    words = [word for line in openrc.splitlines() for word in shlex.split(line, comments=True)]
+    exported = dict(word.partition("=")[::2] for word in words if "=" in word)
+    assert exported["OS_PASSWORD"] == SECRET
+    assert exported["OS_AUTH_URL"].startswith("http")
+
+
+def test_passwords_in_urls_survive(rendered: Files) -> None:
+    found = 0
+    for where, parsed in service_conf(rendered):
+        for section in parsed.sections():
+            for option in ("connection", "transport_url"):
+                if parsed.has_option(section, option) and "://" in parsed.get(section, option):
+                    url = urlsplit(oslo(parsed.get(section, option)))
+                    if url.scheme in {"tcp", "unix"}:
+                        continue
+                    assert unquote(url.password or "") == SECRET, f"{where} [{section}] {option}"
+                    assert url.hostname and url.hostname != "None", f"{where} [{section}] {option}"
+                    found += 1
+    assert found
+
+
+def test_passwords_of_service_users_survive(rendered: Files) -> None:
+    found = 0
+    for where, parsed in service_conf(rendered):
+        for section in parsed.sections():
+            for option in ("password", "metadata_proxy_shared_secret"):
+                if parsed.has_option(section, option):
+                    assert oslo(parsed.get(section, option)) == SECRET, f"{where} [{section}] {option}"
+                    found += 1
+    assert found
+
+
+def test_files_with_secrets_are_not_for_everyone(rendered: Files) -> None:
+    found = 0
+    for host, file, text in texts(rendered):
+        if any(form in text for form in WRITTEN):
+            assert file.mode in {"0600", "0640", "0400", "0440"}, f"{host}:{file.dest} has mode {file.mode}"
+            found += 1
+    assert found
+
+
+def test_haproxy_serves_every_api(rendered: Files) -> None:
+    served = {int(port) for _, file, text in texts(rendered) if file.dest.endswith("haproxy.cfg") for port in bound(text)}
+    assert served == API_PORTS
+
+
+def bound(text: str) -> list[str]:
+    """Ports of the bind lines of a haproxy.cfg."""
+    return re.findall(r"^\s*bind\s+\S+:(\d+)", text, re.MULTILINE)
+
+
+def test_no_two_services_write_one_file(rendered: Files) -> None:
+    for host, files in rendered.items():
+        written = [file.dest for file in files]
+        assert sorted(set(written)) == sorted(written), host
+
+
+def test_rendering_again_gives_the_same(sample: rendering.Sample, rendered: Files) -> None:
+    for host in sample.hosts():
+        assert sample.render_all(host) == rendered[host]
+
+
+def test_a_compute_knows_no_database_password() -> None:
+    sample = rendering.load("multihost")
+    for host in ("cmp1", "cmp2"):
+        for file in sample.files(host):
+            assert "mysql" not in (file.text or ""), f"{host}:{file.dest}"
+            assert "[api_database]" not in (file.text or ""), f"{host}:{file.dest}"
+
+
+def test_addresses_are_those_of_the_inventory() -> None:
+    sample = rendering.load("multihost")
+    nova = {host: ini(next(f.text or "" for f in sample.files(host) if f.dest == "/etc/nova/nova.conf")) for host in sample.hosts()}
+    assert {host: conf.get("DEFAULT", "my_ip") for host, conf in nova.items()} == {
+        "ctl1": "192.0.2.10",
+        "cmp1": "192.0.2.21",
+        "cmp2": "192.0.2.22",
+    }
+    assert {urlsplit(conf.get("placement", "auth_url")).hostname for conf in nova.values()} == {"192.0.2.10"}
+
+
+@pytest.mark.parametrize("option", ["DEFAULT/debug", "made_up/option"])
+def test_overrides_reach_the_file(option: str) -> None:
+    section, _, name = option.partition("/")
+    sample = rendering.load("all_in_one")
+    variables = sample.variables("cloud1") | {"nova_conf_overrides": {section: {name: "from the site"}}}
+    service = next(service for service in sample.services("cloud1") if service["name"] == "nova")
+    files = [item | {"overrides": variables["nova_conf_overrides"]} for item in service["files"] if item["dest"].endswith("nova.conf")]
+    text = sample.render("cloud1", service | {"files": files}, variables)[0].text
+    assert ini(text or "").get(section, name) == "from the site"
+
+
+def test_every_template_is_rendered_here_or_used_by_a_task() -> None:
+    sources = {
+        file.source
+        for name in ("all_in_one", "multihost")
+        for host in rendering.load(name).hosts()
+        for file in rendering.load(name).files(host)
+    }
+    code = "".join(
+        path.read_text()
+        for pattern in ("roles/*/tasks/*.yml", "roles/*/templates/*", "templates/*", "plugins/action/*.py", "playbooks/**/*")
+        for path in PROJECT.glob(pattern)
+        if path.is_file()
+    )
+    templates = [*PROJECT.glob("roles/*/templates/*.j2"), *PROJECT.glob("templates/*.j2")]
+    unused = [str(path.relative_to(PROJECT)) for path in templates if path.name not in sources and path.name not in code]
+    assert unused == []
