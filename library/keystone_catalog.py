@@ -218,10 +218,9 @@ def read_state(api: IdentityApi, pool: ThreadPoolExecutor, params: dict[str, Any
         # A disabled user cannot log in; enabling it sets the password as well.
         if found and found["enabled"] and user["name"] not in fresh:
             tries[found["id"]] = pool.submit(api.password_is, found["id"], user["password"])
-    projects = {found["id"] for user in params["users"] for role in user["roles"] if (found := state.find_project(role["project"], user["domain"]))}
-    lists = [
-        pool.submit(api.list, "role_assignments", **{"scope.project.id": project}) for project in sorted(projects)
-    ]
+    named = [state.find_project(role["project"], user["domain"]) for user in params["users"] for role in user["roles"]]
+    projects = {found["id"] for found in named if found}
+    lists = [pool.submit(api.list, "role_assignments", **{"scope.project.id": project}) for project in sorted(projects)]
     state.role_assignments = [entry for call in lists for entry in call.result()]
     state.passwords = {identity: call.result() for identity, call in tries.items()}
     return state

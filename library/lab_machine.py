@@ -251,19 +251,23 @@ def stop(machine: Machine, params: dict[str, Any], check_mode: bool, outcome: Ou
 def machine_from(params: dict[str, Any], check_mode: bool) -> Machine:
     lab = lab_directory(params["lab_id"])
     record = read_json(lab / "lab.json")
-    needed = params["state"] in ("started", "rebooted") and not check_mode
+    starts = params["state"] in ("started", "rebooted")
     bridge = bridge_name(params["lab_id"])
-    if needed and not (record and link_exists(bridge)):
+    if starts and not check_mode and not (record and link_exists(bridge)):
         raise LabError(
             f"The lab {params['lab_id']} has no network on this computer ({lab}/lab.json, interface {bridge}). "
             "Call lab_computer first, or run playbooks/lab-create.yml."
         )
     subnet = record.get("subnet", f"{params['address']}/24")
     mtu = Path("/sys/class/net", bridge, "mtu")
+    address = params["address"]
+    if not starts:
+        # What is to go is the machine that was made, whatever the inventory has come to say since.
+        address = read_json(lab / "machines" / params["name"] / "machine.json").get("address", address)
     return Machine(
         lab_id=params["lab_id"],
         name=params["name"],
-        address=params["address"],
+        address=address,
         prefix=int(subnet.split("/")[1]),
         gateway=gateway_of(subnet),
         mtu=int(mtu.read_text()) if mtu.exists() else 1500,

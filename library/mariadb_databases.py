@@ -191,7 +191,7 @@ def password_hash(password: str) -> str:
 
 
 def stored_hash(priv: dict[str, Any]) -> str | None:
-    """The hash in a row of mysql.global_priv, None where the account has other or further ways to log in, or is locked."""
+    """The hash in a row of mysql.global_priv, None for an account with other ways to log in or a locked one."""
     if priv.get("plugin") != PLUGIN or priv.get("auth_or") or priv.get("account_locked"):
         return None
     return str(priv.get("authentication_string", "")) or None
@@ -247,10 +247,9 @@ def read_state(connection: Connection) -> State:
         target = database_target(row["TABLE_SCHEMA"])
         note(row["GRANTEE"], target, row["PRIVILEGE_TYPE"], row["IS_GRANTABLE"] == "YES")
     for account in by_grantee.values():
-        for privileges in account.grants.values():
-            if len(privileges - {GRANT_OPTION, "USAGE"}) == columns:
-                privileges -= privileges - {GRANT_OPTION}
-                privileges.add(ALL)
+        for target, privileges in account.grants.items():
+            if len(privileges - {GRANT_OPTION}) == columns:
+                account.grants[target] = {ALL} | (privileges & {GRANT_OPTION})
     for row in rows(connection, "SELECT * FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE <> 'USAGE'"):
         note(row["GRANTEE"], "*.*", row["PRIVILEGE_TYPE"], row["IS_GRANTABLE"] == "YES")
     for view in ("TABLE_PRIVILEGES", "COLUMN_PRIVILEGES"):
@@ -369,13 +368,11 @@ def make_plan(state: State, params: dict[str, Any]) -> Plan:
 
 def problems(params: dict[str, Any]) -> list[str]:
     """What is wrong with the parameters whatever the server has."""
-    found = []
-    keys = [(user["name"], user["host"]) for user in params["users"]]
-    found += [f"user {grantee(*key)} is listed {keys.count(key)} times" for key in dict.fromkeys(keys) if keys.count(key) > 1]
-    found += [f"the password of {grantee(*key)} is empty" for key, user in zip(keys, params["users"], strict=True) if not user["password"]]
-    names = [database["name"] for database in params["databases"]]
-    found += [f"database {name} is listed {names.count(name)} times" for name in dict.fromkeys(names) if names.count(name) > 1]
-    return found
+    users = [f"user {grantee(user['name'], user['host'])}" for user in params["users"]]
+    names = [*users, *(f"database {database['name']}" for database in params["databases"])]
+    found = [f"{name} is listed {names.count(name)} times" for name in dict.fromkeys(names) if names.count(name) > 1]
+    empty = [user for user, entry in zip(users, params["users"], strict=True) if not entry["password"]]
+    return found + [f"the password of {user} is empty" for user in empty]
 
 
 def main() -> None:
@@ -440,7 +437,7 @@ def main() -> None:
             doing = "read the result back"
             rest = [text for text, statement in make_plan(read_state(connection), module.params).steps]
             if rest:
-                module.fail_json(msg="MariaDB accepted every statement, yet these would be needed again: " + "; ".join(rest))
+                module.fail_json(msg=f"MariaDB accepted every statement, yet these are needed again: {'; '.join(rest)}")
     except pymysql.MySQLError as error:
         module.fail_json(
             msg=f"Cannot {doing}: {error}. Check that MariaDB runs and that {login}@localhost may do this.\n"

@@ -11,10 +11,12 @@ module: network_bridge
 short_description: Put a Linux bridge over a network interface of ifupdown
 version_added: "0.1.0"
 description:
-  - Renders /etc/network/interfaces with a bridge over an interface. The bridge takes over the interface's addresses, routes, name servers
-    and MAC address. Stanzas of other interfaces keep their bytes, in that file and in those that it sources.
-  - The change is made by the host itself, not by the ssh session, and undone by the host itself unless it is confirmed in time. The action
-    plugin of the same name confirms it over a new connection; a task in a playbook sees all of that as one task.
+  - Renders /etc/network/interfaces with a bridge over an interface. The bridge takes over the interface's addresses,
+    routes, name servers and MAC address. Stanzas of other interfaces keep their bytes, in that file and in those that
+    it sources.
+  - The change is made by the host itself, not by the ssh session, and undone by the host itself unless it is confirmed
+    in time. The action plugin of the same name confirms it over a new connection; a task in a playbook sees all of that
+    as one task.
   - Reads the running kernel too. A correct file with a missing bridge, port or address is a change.
 options:
   state:
@@ -29,7 +31,8 @@ options:
     description: Interface that becomes a port of the bridge. Required for V(applied) and V(confirmed).
     type: str
   bridge:
-    description: Name of the bridge, at most 11 characters with O(veth), otherwise 15. Required for V(applied) and V(confirmed).
+    description: Name of the bridge, at most 11 characters with O(veth), otherwise 15. Required for V(applied) and
+      V(confirmed).
     type: str
   method:
     description:
@@ -85,11 +88,12 @@ attributes:
 notes:
   - Needs root, systemd, ifupdown and bridge-utils on the host.
   - >-
-    Fails before any change where systemd-networkd or NetworkManager configures the interface, where the interface has an address that
-    no file of ifupdown explains, where ifupdown does not accept the rendered file, and where the bridge exists with other ports.
+    Fails before any change where systemd-networkd or NetworkManager configures the interface, where the interface has
+    an address that no file of ifupdown explains, where ifupdown does not accept the rendered file, and where the bridge
+    exists with other ports.
   - >-
-    Relied on: interfaces(5); bridge-utils-interfaces(5), whose script /usr/lib/bridge-utils/ifupdown.sh resolves an interface name in
-    bridge_hw; systemd-run(1).
+    Relied on: interfaces(5); bridge-utils-interfaces(5), whose script /usr/lib/bridge-utils/ifupdown.sh resolves an
+    interface name in bridge_hw; systemd-run(1).
 author:
   - The Kilonova authors (@kilonova)
 """
@@ -165,7 +169,8 @@ from ansible.module_utils.network_rollback import (
 )
 
 CLOUD_INIT_DISABLE = "/etc/cloud/cloud.cfg.d/99-kilonova-network.cfg"
-CLOUD_INIT_TEXT = "# Managed by Kilonova (role bridge): /etc/network/interfaces is the host's network configuration.\nnetwork: {config: disabled}\n"
+CLOUD_INIT_TEXT = "# Managed by Kilonova (role bridge): /etc/network/interfaces is the host's network "
+"configuration.\nnetwork: {config: disabled}\n"
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "state": {"type": "str", "choices": ["applied", "confirmed", "inspected"], "default": "applied"},
     "interface": {"type": "str"},
@@ -210,14 +215,20 @@ def links(module: AnsibleModule) -> dict[str, dict[str, Any]]:
             "mac": link.get("address", ""),
             "up": "UP" in link["flags"],
             "ports": [other["ifname"] for other in entries if other.get("master") == link["ifname"]],
-            "addresses": [f"{a['local']}/{a['prefixlen']}" for a in link["addr_info"] if a["scope"] == "global" and "local" in a],
+            "addresses": [
+                f"{a['local']}/{a['prefixlen']}" for a in link["addr_info"] if a["scope"] == "global" and "local" in a
+            ],
         }
     return found
 
 
 def other_manager(index: int, root: str = "/") -> str:
     """Who else configures the interface with this index, with the file it reads, or an empty string."""
-    link = dict(line.split("=", 1) for line in (read(f"{root}run/systemd/netif/links/{index}") or "").splitlines() if "=" in line)
+    link = dict(
+        line.split("=", 1)
+        for line in (read(f"{root}run/systemd/netif/links/{index}") or "").splitlines()
+        if "=" in line
+    )
     if link.get("ADMIN_STATE") in ("configuring", "configured") and link.get("NETWORK_FILE"):
         return f"systemd-networkd ({link['NETWORK_FILE']})"
     if "managed=true" in (read(f"{root}run/NetworkManager/devices/{index}") or ""):
@@ -237,9 +248,12 @@ def check_host(module: AnsibleModule, wanted: Wanted, files: dict[str, str], ker
     manager = other_manager(kernel[name]["index"])
     if manager:
         module.fail_json(
-            msg=f"flat_interface = {name} is configured by {manager}, not by ifupdown. The two would fight over it. Describe {name} in "
-            f"{module.params['path']} (interfaces(5)), disable it there (for networkd: systemctl disable --now systemd-networkd, with netplan "
-            "also move /etc/netplan/*.yaml away; for NetworkManager: systemctl disable --now NetworkManager), then run again."
+            msg=f"flat_interface = {name} is configured by {manager}, not by ifupdown. The two would fight over it. "
+            f"Describe {name} in "
+            f"{module.params['path']} (interfaces(5)), disable it there (for networkd: systemctl disable --now "
+            "systemd-networkd, with netplan "
+            "also move /etc/netplan/*.yaml away; for NetworkManager: systemctl disable --now NetworkManager), then run "
+            "again."
         )
     described = any(
         block.kind == "iface" and block.names[0] in (name, wanted.bridge) and block.method not in ("manual", "")
@@ -250,8 +264,10 @@ def check_host(module: AnsibleModule, wanted: Wanted, files: dict[str, str], ker
     addresses = [a for a in addresses if a != wanted.gateway_address]
     if wanted.method == "auto" and addresses and not described:
         module.fail_json(
-            msg=f"flat_interface = {name} has the address {addresses[0]}, but {module.params['path']} does not say where it comes from, so "
-            f"the bridge {wanted.bridge} would lose it. Set bridge_method to static (with bridge_address: {addresses[0]} and bridge_gateway) or "
+            msg=f"flat_interface = {name} has the address {addresses[0]}, but {module.params['path']} does not say "
+            "where it comes from, so "
+            f"the bridge {wanted.bridge} would lose it. Set bridge_method to static (with bridge_address: "
+            f"{addresses[0]} and bridge_gateway) or "
             f"to dhcp, or describe {name} in {module.params['path']}."
         )
 
@@ -263,7 +279,9 @@ def validate(module: AnsibleModule, text: str) -> None:
         file.flush()
         code, _, error = module.run_command(["ifquery", "--interfaces", file.name, "--list", "--all"])
     if code:
-        module.fail_json(msg=f"ifupdown does not accept the rendered {module.params['path']}: {error.strip()}", rendered=text)
+        module.fail_json(
+            msg=f"ifupdown does not accept the rendered {module.params['path']}: {error.strip()}", rendered=text
+        )
 
 
 def wanted_of(module: AnsibleModule) -> Wanted:
@@ -271,10 +289,14 @@ def wanted_of(module: AnsibleModule) -> Wanted:
     p = module.params
     limit = 11 if p["veth"] else 15
     if len(p["bridge"]) > limit:
-        module.fail_json(msg=f"bridge = {p['bridge']}: at most {limit} characters, names of interfaces have at most 15. Shorten flat_network_bridge.")
+        module.fail_json(
+            msg=f"bridge = {p['bridge']}: at most {limit} characters, names of interfaces have at most 15. Shorten "
+            "flat_network_bridge."
+        )
     if (p["method"] == "static") != bool(p["address"]):
         module.fail_json(
-            msg=f"bridge_method = {p['method']}, bridge_address = {p['address']!r}: an address goes with the method static and with no other. "
+            msg=f"bridge_method = {p['method']}, bridge_address = {p['address']!r}: an address goes with the method "
+            "static and with no other. "
             "Set both or neither."
         )
     for option in ("address", "gateway_address"):
@@ -282,7 +304,9 @@ def wanted_of(module: AnsibleModule) -> Wanted:
             if p[option]:
                 p[option] = ipaddress.IPv4Interface(p[option]).with_prefixlen
         except ValueError as error:
-            module.fail_json(msg=f"{option} = {p[option]}: {error}. Write an IPv4 address with prefix length, such as 10.0.0.2/24.")
+            module.fail_json(
+                msg=f"{option} = {p[option]}: {error}. Write an IPv4 address with prefix length, such as 10.0.0.2/24."
+            )
     names = ("interface", "bridge", "method", "address", "gateway", "dns", "mtu", "gateway_address", "veth")
     return Wanted(**{name: p[name] for name in names})
 
@@ -298,7 +322,9 @@ def look(module: AnsibleModule, wanted: Wanted) -> tuple[dict[str, str], Plan, d
         target = plan(files, path, wanted, kernel[wanted.interface]["mtu"])
     except InterfacesError as error:
         module.fail_json(msg=f"{error}.")
-    if any("cloud-init" in name and files[name] != target.files[name] for name in files) and os.path.isdir("/etc/cloud/cloud.cfg.d"):
+    if any("cloud-init" in name and files[name] != target.files[name] for name in files) and os.path.isdir(
+        "/etc/cloud/cloud.cfg.d"
+    ):
         target.files[CLOUD_INIT_DISABLE] = CLOUD_INIT_TEXT
     return files, target, kernel
 
@@ -322,7 +348,8 @@ def applied(module: AnsibleModule) -> None:
     result: dict[str, Any] = {"changed": bool(reasons), "reasons": reasons, "files": sorted(files)}
     if module._diff:
         result["diff"] = [
-            {"before": before[name] or "", "after": text, "before_header": name, "after_header": name} for name, text in files.items()
+            {"before": before[name] or "", "after": text, "before_header": name, "after_header": name}
+            for name, text in files.items()
         ]
     if not reasons:
         module.exit_json(**result)
@@ -359,12 +386,15 @@ def confirmed(module: AnsibleModule) -> None:
     wanted = wanted_of(module)
     now = status()
     if not now["armed"] or now["token"] != module.params["token"]:
-        module.fail_json(msg="There is no such change to confirm: it was undone, or another run took its place.", status=now)
+        module.fail_json(
+            msg="There is no such change to confirm: it was undone, or another run took its place.", status=now
+        )
     _, target, kernel = look(module, wanted)
     reasons = drift(kernel, target, wanted)
     if reasons or not now["applied"]:
         module.fail_json(
-            msg="The new network configuration is not in effect: " + "; ".join(reasons or ["the change has not finished"]),
+            msg="The new network configuration is not in effect: "
+            + "; ".join(reasons or ["the change has not finished"]),
             status=now,
             log=journal(module, now["token"]),
         )
@@ -386,7 +416,10 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec=ARGUMENTS,
         supports_check_mode=True,
-        required_if=[("state", "applied", ["interface", "bridge"]), ("state", "confirmed", ["interface", "bridge", "token"])],
+        required_if=[
+            ("state", "applied", ["interface", "bridge"]),
+            ("state", "confirmed", ["interface", "bridge", "token"]),
+        ],
     )
     module.run_command_environ_update = {"LC_ALL": "C"}
     try:

@@ -11,9 +11,9 @@ short_description: Converge Nova's cell mappings and map its compute hosts
 version_added: "0.1.0"
 description:
   - Maps cell0 and the listed cells, and corrects their database connections and transport URLs when these differ.
-  - Waits until each expected compute host has registered, and maps it and every other registered host that is not mapped.
-    A host without a mapping is never scheduled to (C(not mapped to any cell)), and C(nova-manage cell_v2 discover_hosts) says
-    nothing when it finds none.
+  - Waits until each expected compute host has registered, and maps it and every other registered host that is not
+    mapped. A host without a mapping is never scheduled to (C(not mapped to any cell)), and
+    C(nova-manage cell_v2 discover_hosts) says nothing when it finds none.
   - Reads Nova's databases directly, so that a call without a change takes a few milliseconds, and starts
     C(nova-manage), as the system user C(nova) with a private temporary configuration, only to change something.
   - C(map_cell0) removes one layer of quoting from the URL that it stores (C(_map_cell0) in nova/cmd/manage.py), which
@@ -49,7 +49,9 @@ options:
         type: str
         required: true
   expected_hosts:
-    description: Names of the compute hosts that must be mapped, as nova-compute calls them (option C(host), the host name by default).
+    description:
+      - Names of the compute hosts that must be mapped, as nova-compute calls them (option C(host), the host name by
+        default).
     type: list
     elements: str
     default: []
@@ -60,15 +62,18 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Reports what would change, without waiting. Expected hosts that have not registered yet count as hosts to map.
+    description:
+      - Reports what would change, without waiting. Expected hosts that have not registered yet count as hosts to map.
   diff_mode:
     support: full
     description: Shows what differs, with passwords masked.
 notes:
-  - Fails when expected hosts do not register in time, naming them with what is known of each; the others are mapped first.
-  - Fails when the schemas do not exist yet (M(openstack_schemas)), when a cell could be any of several, and when nova-manage fails,
-    with the last lines of its output.
-  - nova-api, nova-scheduler and nova-conductor read the mappings when they start. Restart them when RV(mappings) is not empty.
+  - Fails when expected hosts do not register in time, naming them with what is known of each; the others are mapped
+    first.
+  - Fails when the schemas do not exist yet (M(openstack_schemas)), when a cell could be any of several, and when
+    nova-manage fails, with the last lines of its output.
+  - nova-api, nova-scheduler and nova-conductor read the mappings when they start. Restart them when RV(mappings) is
+    not empty.
 requirements: [python3-pymysql, nova-common]
 author: The Kilonova authors (@kilonova)
 """
@@ -216,7 +221,8 @@ def wanted_cells(params: dict[str, Any]) -> list[Cell]:
     double = sorted({name for name in names if names.count(name) > 1})
     if double:
         raise ValueError(f"listed more than once: {', '.join(double)}")
-    for label, url in [("the API database", params["api_connection"]), *((cell.name, cell.connection) for cell in cells)]:
+    urls = {"the API database": params["api_connection"], **{cell.name: cell.connection for cell in cells}}
+    for label, url in urls.items():
         try:
             parse_database_url(url)
         except ValueError as error:
@@ -224,7 +230,9 @@ def wanted_cells(params: dict[str, Any]) -> list[Cell]:
     return cells
 
 
-def wait_for_hosts(databases: Databases, expected: list[str], timeout: float) -> tuple[set[str], dict[str, Host], float]:
+def wait_for_hosts(
+    databases: Databases, expected: list[str], timeout: float
+) -> tuple[set[str], dict[str, Host], float]:
     """Poll until every expected host is mapped or ready to be, or the time is over."""
     started = time.monotonic()
     while True:
@@ -248,7 +256,8 @@ def converge(module: AnsibleModule, cells: list[Cell], manage: NovaManage) -> di
                 call.result()
         rest = plan_cells(read_cells(databases.api), cells) if changes else []
         if rest:
-            raise ToolError("nova-manage succeeded, yet would be needed again to " + "; ".join(change.text for change in rest))
+            again = "; ".join(change.text for change in rest)
+            raise ToolError(f"nova-manage succeeded, yet is needed again to {again}")
     expected = params["expected_hosts"]
     mapped, hosts, waited = wait_for_hosts(databases, expected, 0 if check else params["timeout"])
     missing = waiting_for(expected, mapped, hosts)
@@ -306,7 +315,9 @@ def main() -> None:
     except ToolError as error:
         module.fail_json(msg=f"The cells could not be converged: {error}\n{last_lines(error.output, secrets)}".rstrip())
     except pymysql.MySQLError as error:
-        hint = "Upgrade the schemas first (openstack_schemas)." if tables_missing(error) else "Check the URL and that MariaDB runs."
+        hint = "Check the URL and that MariaDB runs."
+        if tables_missing(error):
+            hint = "Upgrade the schemas first (openstack_schemas)."
         if module.check_mode:
             # On a host that is not deployed yet, everything is still to be done.
             names = [CELL0, *(entry["name"] for entry in params["cells"])]

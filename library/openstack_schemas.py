@@ -20,11 +20,11 @@ description:
     stopped or not yet upgraded elsewhere.
   - A tool is not broken off when the connection to the host is lost or this module is killed. It goes on, and another
     call on the same host waits for it.
-  - MariaDB commits each change of a table at once. A tool that was killed, or a host that went down, can therefore leave
-    a migration half applied, with its revision not recorded, and the same migration then fails because a table,
-    column or index exists already or not any more. When this happens in a database in which no table holds a row (but
-    those that the migrations put there), so that nothing can be lost, the module drops the tables and starts over.
-    Otherwise it fails and says so.
+  - MariaDB commits each change of a table at once. A tool that was killed, or a host that went down, can therefore
+    leave a migration half applied, with its revision not recorded, and the same migration then fails because a table,
+    column or index exists already or not any more. When an upgrade fails in a database that had tables before, none of
+    which holds a row (but those that the migrations put there), so that nothing can be lost, the module drops the
+    tables and starts over. Otherwise it fails and says so.
   - Glance's metadata definitions (C(glance-manage db load_metadefs)) are loaded when a namespace of
     C(/etc/glance/metadefs) is missing. Debian's package does not do this, while the API, the CLI
     (C(openstack image metadef namespace list)) and dashboards expect them. Existing ones are left as they are.
@@ -37,8 +37,8 @@ options:
     suboptions:
       name:
         description:
-          - Which schema it is. One of V(keystone), V(glance), V(placement), V(nova_api), V(nova_cell0), V(nova_cell1) (and
-            further cells), V(neutron).
+          - Which schema it is. One of V(keystone), V(glance), V(placement), V(nova_api), V(nova_cell0), V(nova_cell1)
+            (and further cells), V(neutron).
         type: str
         required: true
       connection:
@@ -65,8 +65,8 @@ attributes:
   check_mode:
     support: full
     description:
-      - Reads the state and reports what would change. A database that does not exist or refuses the login yet, and a service that is
-        not installed yet, count as not upgraded.
+      - Reads the state and reports what would change. A database that does not exist or refuses the login yet, and a
+        service that is not installed yet, count as not upgraded.
   diff_mode:
     support: full
     description: Shows the revisions before and after.
@@ -151,9 +151,6 @@ from ansible.module_utils.service_urls import DatabaseUrl, parse_database_url
 if TYPE_CHECKING:
     from pymysql.connections import Connection
 
-# Errors that MariaDB gives to a migration which was applied in part before: table, column, key exists; column or key,
-# table is gone. https://mariadb.com/kb/en/mariadb-error-code-reference/
-HALF_DONE_ERRORS = ("(1050,", "(1060,", "(1061,", "(1091,", "(1051,", "(1005,", "(1826,")
 METADEFS_DIRECTORY = "/etc/glance/metadefs"
 
 
@@ -218,8 +215,8 @@ def read_schema(schema: Schema) -> None:
 
 
 def tables_of(connection: Connection, database: str) -> list[str]:
-    query = "SELECT TABLE_NAME AS name FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_TYPE = 'BASE TABLE'"
-    return sorted(row["name"] for row in rows(connection, query, (database,)))
+    query = "SELECT TABLE_NAME AS name, TABLE_TYPE AS type FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s"
+    return sorted(row["name"] for row in rows(connection, query, (database,)) if row["type"] == "BASE TABLE")
 
 
 def drop_when_empty(schema: Schema) -> bool:
@@ -254,14 +251,16 @@ def upgrade(schema: Schema, timeout: int, start_over: bool) -> None:
             # Whoever held the lock before may have done the work.
             connection = connect_url(schema.url)
             schema.after = current_revisions(connection)
+            found = len(tables_of(connection, schema.url.database))
             connection.close()
             if pending(schema.revisions, schema.after):
                 try:
                     tool.run(command, settings, databases)
                 except ToolError as error:
-                    half_done = any(code in error.output for code in HALF_DONE_ERRORS)
-                    if not (half_done and start_over and drop_when_empty(schema)):
-                        schema.error = f"{error}.{explain(schema, half_done)}\n{last_lines(error.output, secrets)}"
+                    # A migration trips over its own remains in many ways (1050 table exists, 1054 unknown column, ...),
+                    # so what counts is that there were tables before, not which error it is.
+                    if not (found and start_over and drop_when_empty(schema)):
+                        schema.error = f"{error}.{explain(schema, found)}\n{last_lines(error.output, secrets)}"
                         return
                     schema.started_over = True
                     tool.run(command, settings, databases)
@@ -279,14 +278,15 @@ def upgrade(schema: Schema, timeout: int, start_over: bool) -> None:
         schema.seconds = round(time.monotonic() - started, 2)
 
 
-def explain(schema: Schema, half_done: bool) -> str:
-    if not half_done:
+def explain(schema: Schema, tables: int) -> str:
+    if not tables:
         return ""
     return (
-        f" The database {schema.url.database} seems to hold a migration that was broken off in the middle; the"
-        " recorded revisions are " + (", ".join(schema.after or []) or "none") + ". It holds data, so nothing was"
-        " dropped. Finish or undo by hand what the error below names, or restore the database from a backup taken"
-        " before the upgrade, then run again."
+        f" The database {schema.url.database} held {tables} tables of an earlier upgrade; the recorded revisions are "
+        + (", ".join(schema.after or []) or "none")
+        + ". If that upgrade was broken off, a migration may be half applied. Nothing was dropped, because the "
+        "database holds data or start_over_when_empty is off. Finish or undo by hand what the error names, or restore a backup "
+        "taken before the upgrade, then run again."
     )
 
 

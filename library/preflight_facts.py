@@ -11,11 +11,11 @@ module: preflight_facts
 short_description: Collect what a deployment needs to know about a host
 version_added: "0.1.0"
 description:
-  - Reads the operating system, processors, memory, disks, interfaces, routes, listening ports, virtualisation and clock of a host in
-    one call. It reads files below C(/proc), C(/sys), C(/etc) and C(/lib/modules) and, for addresses and routes, the output of
-    C(ip -json); it changes nothing.
-  - What cannot be found out is C(null) or empty and is never an error, so that the checks that read the result can say what is
-    missing.
+  - Reads the operating system, processors, memory, disks, interfaces, routes, listening ports, virtualisation and clock
+    of a host in one call. It reads files below C(/proc), C(/sys), C(/etc) and C(/lib/modules) and, for addresses and
+    routes, the output of C(ip -json); it changes nothing.
+  - What cannot be found out is C(null) or empty and is never an error, so that the checks that read the result can say
+    what is missing.
 options: {}
 attributes:
   check_mode:
@@ -26,8 +26,8 @@ attributes:
     description: The module only reads.
 notes:
   - >-
-    Relied on: C(/proc/net/tcp) (state 0A is LISTEN) and C(/proc/net/udp) as described in proc_pid_net(5); KVM_GET_API_VERSION of
-    Linux's Documentation/virt/kvm/api.rst, which answers 12 on every usable KVM.
+    Relied on: C(/proc/net/tcp) (state 0A is LISTEN) and C(/proc/net/udp) as described in proc_pid_net(5);
+    KVM_GET_API_VERSION of Linux's Documentation/virt/kvm/api.rst, which answers 12 on every usable KVM.
 author:
   - The Kilonova authors (@kilonova)
 """
@@ -56,7 +56,8 @@ facts:
     disk_free_mib: {/: 20000, /var: 20000}
     interfaces:
       eth0: {mac: "52:54:00:12:34:56", mtu: 1500, up: true, kind: "", master: br0, ports: [], addresses: []}
-      br0: {mac: "52:54:00:12:34:56", mtu: 1500, up: true, kind: bridge, master: "", ports: [eth0], addresses: [10.0.0.2/24]}
+      br0: {mac: "52:54:00:12:34:56", mtu: 1500, up: true, kind: bridge, master: "", ports: [eth0], addresses:
+        [10.0.0.2/24]}
     default_interface: br0
     default_gateway: 10.0.0.1
     listeners: [{protocol: tcp, address: 0.0.0.0, port: 22, pid: 147, process: sshd, unit: ssh.service}]

@@ -168,6 +168,7 @@ PROPERTIES = (
     "NRestarts",
     "ControlGroup",
     "ConditionResult",
+    "ConditionTimestamp",
     "Triggers",
     "LoadError",
 )
@@ -438,7 +439,9 @@ def not_ready(
     if restarts >= HOPELESS_RESTARTS:
         return f"died and was restarted by systemd {restarts} times", True
     if active != "active":
-        if active == "inactive" and unit.get("ConditionResult") == "no" and unit.get("InactiveExitTimestamp") == "":
+        # A unit whose job still waits for another unit has no such time stamp.
+        checked = unit.get("ConditionTimestamp") != ""
+        if active == "inactive" and checked and unit.get("ConditionResult") == "no" and not unit.get("InactiveExitTimestamp"):
             return "a condition of its unit file is not met (see 'systemctl status')", True
         return f"is {active} ({unit.get('SubState')})", False
     if unit.get("ExecMainPID") not in ("", "0") and unit.get("SubState") == "running" and now - unit.since < settle:

@@ -20,7 +20,7 @@ class UnknownNames(Exception):
 
 @dataclass(frozen=True)
 class Change:
-    """One call. ``before`` and ``after`` hold what differs, with references by name; ``scope`` helps to resolve these."""
+    """One call. ``before`` and ``after`` hold what differs, with references by name that ``scope`` helps to resolve."""
 
     kind: str
     action: str
@@ -107,9 +107,8 @@ def make_changes(state: State, params: Entry) -> list[Change]:
     if not any(region["id"] == params["region"] for region in state.regions):
         changes.append(Change("region", "create", params["region"], {"id": params["region"]}))
     changes += _project_changes(state, params["projects"])
-    changes += [
-        Change("role", "create", role, {"name": role}) for role in dict.fromkeys(params["roles"]) if not state.find_role(role)
-    ]
+    roles = [role for role in dict.fromkeys(params["roles"]) if not state.find_role(role)]
+    changes += [Change("role", "create", role, {"name": role}) for role in roles]
     for service in params["services"]:
         changes += _service_changes(state, service, params["region"])
     for user in params["users"]:
@@ -190,7 +189,8 @@ def _endpoint_changes(
 ) -> Iterator[Change]:
     label = f"{service['type']} {interface}"
     place = (service_id, interface, region)
-    found = [entry for entry in state.endpoints if (entry["service_id"], entry["interface"], entry["region_id"]) == place]
+    keys = ("service_id", "interface", "region_id")
+    found = [entry for entry in state.endpoints if tuple(entry[key] for key in keys) == place]
     found.sort(key=lambda entry: (entry["url"] != url, entry["id"]))
     wanted = {"url": url, "enabled": True}
     if not found:
@@ -201,7 +201,8 @@ def _endpoint_changes(
     if after:
         yield Change("endpoint", "update", label, after, before, found[0]["id"])
     for double in found[1:]:
-        yield Change("endpoint", "delete", f"{label}, a duplicate", before={"url": double["url"]}, identity=double["id"])
+        text, before = f"{label}, a duplicate", {"url": double["url"]}
+        yield Change("endpoint", "delete", text, before=before, identity=double["id"])
 
 
 def _check_names(state: State, params: Entry) -> None:
@@ -214,7 +215,7 @@ def _check_names(state: State, params: Entry) -> None:
     problems = []
     for entry in [*params["projects"], *params["users"]]:
         if entry["domain"] not in domains:
-            problems.append(f"{entry['name']} is to be in the domain '{entry['domain']}'; Keystone has {_join(domains)}")
+            problems.append(f"{entry['name']} is to be in the domain '{entry['domain']}'; there are {_join(domains)}")
     for user in params["users"]:
         known = {name for domain, name in projects if domain == user["domain"]}
         wanted = [entry["project"] for entry in user["roles"]]

@@ -106,15 +106,6 @@ def _unquote(value: str) -> str:
     return value
 
 
-def escape_value(value: str) -> str:
-    """A literal string as an oslo.config value: no C($) substitution, quotes and outer spaces kept.
-
-    For values that are not meant to refer to other options, such as passwords. C(\\$) and not C($$): oslo.config
-    reads a backslash before a dollar sign as an escape, so only this form survives a backslash before it.
-    """
-    return quote_value(value.replace("$", "\\$"))
-
-
 def quote_value(value: str) -> str:
     """Quote a value that oslo.config would otherwise trim or unquote."""
     if value != value.strip() or _unquote(value) != value:

@@ -3,8 +3,8 @@
 """Read interfaces(5) of ifupdown and put a Linux bridge over one of its interfaces.
 
 Pure functions over texts: nothing here reads or writes a host. What is not part of the bridge keeps its bytes.
-The syntax is that of Debian's interfaces(5); the bridge options are those of bridge-utils-interfaces(5), whose C(bridge_hw) takes
-the name of the port whose MAC address the bridge shall have.
+The syntax is that of Debian's interfaces(5); the bridge options are those of bridge-utils-interfaces(5), whose
+C(bridge_hw) takes the name of the port whose MAC address the bridge shall have.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def normal(option: str) -> str:
 
 
 def logical_lines(text: str) -> list[tuple[str, str]]:
-    """(raw, joined) of each line, where a backslash at a line's end continues it; a comment line has no continuation."""
+    """(raw, joined) of each line, where a backslash at a line's end continues it; a comment line has no
+    continuation."""
     result: list[tuple[str, str]] = []
     raw = joined = ""
     for line in text.splitlines(keepends=True):
@@ -239,11 +240,13 @@ def own_addressing(blocks: list[Block], wanted: Wanted) -> list[Block]:
         if others:
             raise InterfacesError(
                 f"bridge {wanted.bridge} exists with other ports ({', '.join(sorted(others))}) than "
-                f"flat_interface = {wanted.interface}. Name another bridge in flat_network_bridge, or one of these ports in flat_interface"
+                f"flat_interface = {wanted.interface}. Name another bridge in flat_network_bridge, or one of these "
+                "ports in flat_interface"
             )
     if bridge and wire_addressed and any(b.method != "manual" for b in bridge):
         raise InterfacesError(
-            f"both {wanted.interface} and {wanted.bridge} have addresses in the file. Keep those of one of the two, then run again"
+            f"both {wanted.interface} and {wanted.bridge} have addresses in the file. Keep those of one of the two, "
+            "then run again"
         )
     if bridge and not wire_addressed:
         return bridge
@@ -306,8 +309,8 @@ def wire_stanza(blocks: list[Block], wanted: Wanted, mtu: int) -> str:
 
 
 def veth_stanza(wanted: Wanted, mtu: int) -> str:
-    """The veth pair's stanza. The pair outlives ifdown, so that Open vSwitch keeps its port over a restart of networking."""
-    here, there = wanted.veth_bridge, wanted.veth_ovs
+    """The veth pair's stanza. The pair outlives ifdown, so that Open vSwitch keeps its port over a restart of
+    networking.""" here, there = wanted.veth_bridge, wanted.veth_ovs
     size = f"mtu {mtu} " if mtu else ""
     return stanza(
         here,
@@ -358,10 +361,12 @@ def section(parsed: list[Block], wanted: Wanted, mtu: int) -> tuple[str, list[st
 
 
 def wanted_mtu(parsed: list[Block], wanted: Wanted, kernel_mtu: int) -> int:
-    """The MTU to write: the one asked for, the one in the files, or the one the interface has where nothing says it; 0 for 1500."""
-    if wanted.mtu:
+    """The MTU to write: the one asked for, the one in the files, or the one the interface has where nothing says it; 0
+    for 1500.""" if wanted.mtu:
         return wanted.mtu
-    mine = [b for b in parsed if b.kind == "iface" and b.names[0] in (wanted.interface, wanted.bridge) and not b.is_gateway]
+    mine = [
+        b for b in parsed if b.kind == "iface" and b.names[0] in (wanted.interface, wanted.bridge) and not b.is_gateway
+    ]
     for block in mine:
         if block.option("mtu").isdigit():
             return int(block.option("mtu"))
@@ -405,8 +410,8 @@ def plan(files: dict[str, str], main: str, wanted: Wanted, kernel_mtu: int = 0) 
 
 
 def drift(kernel: dict[str, dict[str, Any]], target: Plan, wanted: Wanted) -> list[str]:
-    """What the running kernel lacks of a plan; C(kernel) is {interface: {kind, ports, addresses, mtu, mac, up, stp}}."""
-    bridge = kernel.get(wanted.bridge)
+    """What the running kernel lacks of a plan; C(kernel) is {interface: {kind, ports, addresses, mtu, mac, up,
+    stp}}.""" bridge = kernel.get(wanted.bridge)
     if bridge is None:
         return [f"{wanted.bridge} does not exist"]
     found: list[str] = []
@@ -417,7 +422,9 @@ def drift(kernel: dict[str, dict[str, Any]], target: Plan, wanted: Wanted) -> li
     ports = bridge.get("ports")
     found += [f"{port} is not a port of {wanted.bridge}" for port in target.ports if port not in (ports or ())]
     addresses = [str(a) for a in bridge.get("addresses") or ()]
-    found += [f"{wanted.bridge} lacks the address {address}" for address in target.addresses if address not in addresses]
+    found += [
+        f"{wanted.bridge} lacks the address {address}" for address in target.addresses if address not in addresses
+    ]
     if target.dhcp and not [a for a in addresses if ":" not in a and a != wanted.gateway_address]:
         found.append(f"{wanted.bridge} has no address from DHCP")
     wire = kernel.get(wanted.interface, {})
@@ -429,7 +436,9 @@ def drift(kernel: dict[str, dict[str, Any]], target: Plan, wanted: Wanted) -> li
         found.append(f"{wanted.veth_ovs} does not exist")
     if target.mtu:
         members = [wanted.bridge, wanted.interface, *([wanted.veth_bridge, wanted.veth_ovs] if wanted.veth else [])]
-        found += [f"{n} has not the MTU {target.mtu}" for n in members if n in kernel and kernel[n].get("mtu") != target.mtu]
+        found += [
+            f"{n} has not the MTU {target.mtu}" for n in members if n in kernel and kernel[n].get("mtu") != target.mtu
+        ]
     if bridge.get("stp"):
         found.append(f"{wanted.bridge} runs the spanning tree protocol")
     return found

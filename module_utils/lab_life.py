@@ -317,6 +317,9 @@ def remove_tree(machine: Machine) -> None:
     for name in ("root", "root.partial"):
         path = Path(machine.directory) / name
         if path.exists():
+            # systemd-nspawn's lock on the tree, which it never removes.
+            identity = path.stat()
+            Path(f"/run/systemd/nspawn/locks/inode-{identity.st_dev}:{identity.st_ino}").unlink(missing_ok=True)
             run(["rm", "-rf", "--one-file-system", str(path)])
 
 

@@ -43,7 +43,8 @@ def overlaps(
     found = []
     for route in routes:
         destination = route.get("dst", "default")
-        if destination == "default" or route.get("dev") == bridge or route.get("type") in ("broadcast", "multicast"):
+        elsewhere = route.get("type") not in ("broadcast", "local", "multicast") and route.get("dev") != bridge
+        if destination == "default" or not elsewhere:
             continue
         network = ipaddress.ip_network(destination, strict=False)
         if not isinstance(network, ipaddress.IPv4Network) or not network.overlaps(subnet):

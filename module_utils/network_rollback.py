@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Change the network of a host so that the host undoes the change by itself unless somebody confirms it.
 
-The state is a directory on the host. C(armed) exists from before the first change until the change is confirmed or undone; the saved
-files beside it are the last configuration that somebody reached the host with. The change and the way back are scripts in that
-directory: systemd runs them, not the ssh session that asked for them, and they do without Python and without the network.
+The state is a directory on the host. C(armed) exists from before the first change until the change is confirmed or
+undone; the saved files beside it are the last configuration that somebody reached the host with. The change and the way
+back are scripts in that
+directory: systemd runs them, not the ssh session that asked for them, and they do without Python and without the
+  network.
 
-Three things can start the way back: a transient timer (systemd-run --on-active), the failed change itself, and a unit ordered
-before networking.service at the next boot, because a transient timer does not survive a reboot.
+Three things can start the way back: a transient timer (systemd-run --on-active), the failed change itself, and a unit
+ordered before networking.service at the next boot, because a transient timer does not survive a reboot.
 See systemd-run(1), systemd.timer(5) (AccuracySec is a minute unless told otherwise).
 """
 
@@ -177,7 +179,8 @@ def locked(directory: str, timeout: float = 90) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise RollbackError(
-                        f"the way back of an earlier change ({directory}/rollback) has been running for over {timeout:.0f} s; "
+                        f"the way back of an earlier change ({directory}/rollback) has been running for over "
+                        f"{timeout:.0f} s; "
                         f"see: journalctl -u '{TIMER}-*'"
                     ) from None
                 time.sleep(0.2)
@@ -197,10 +200,12 @@ def status(directory: str = DIRECTORY) -> dict[str, Any]:
 
 
 def save(change: Change, directory: str = DIRECTORY) -> None:
-    """Save what is now, write what shall be, and arm. An armed earlier change keeps its saved files: they are the last good ones."""
-    for sub in ("", "/saved", "/new"):
+    """Save what is now, write what shall be, and arm. An armed earlier change keeps its saved files: they are the last
+    good ones.""" for sub in ("", "/saved", "/new"):
         os.makedirs(f"{directory}{sub}", mode=0o700, exist_ok=True)
-    old: dict[str, Any] = json.loads(read(f"{directory}/change.json") or "{}") if os.path.exists(f"{directory}/armed") else {}
+    old: dict[str, Any] = (
+        json.loads(read(f"{directory}/change.json") or "{}") if os.path.exists(f"{directory}/armed") else {}
+    )
     saved: dict[str, str | None] = dict(old.get("saved", {}))
     if old:
         change.restore = old["restore"]
@@ -267,7 +272,9 @@ def transient(unit: str, service: str, seconds: int, script: str) -> list[str]:
 def start(change: Change, run: Runner, directory: str = DIRECTORY) -> None:
     """Arm the timer of the way back, then have the change begin a moment from now."""
     unit = f"{TIMER}-{change.token}"
-    code, _, error = run(transient(unit, "return to the old network configuration", change.seconds, f"{directory}/rollback timer"))
+    code, _, error = run(
+        transient(unit, "return to the old network configuration", change.seconds, f"{directory}/rollback timer")
+    )
     if code:
         disarm(directory)
         raise RollbackError(f"systemd-run could not arm the rollback timer, so nothing was changed: {error.strip()}")

@@ -98,7 +98,8 @@ def read_hosts(cell: str, connection: Connection) -> dict[str, Host]:
     for row in rows(connection, query):
         hosts[row["host"]] = Host(row["host"], cell, has_node=True, node_mapped=bool(row["mapped"]))
     query = (
-        "SELECT host, disabled, TIMESTAMPDIFF(SECOND, COALESCE(last_seen_up, updated_at, created_at), UTC_TIMESTAMP()) AS age"
+        "SELECT host, disabled,"
+        " TIMESTAMPDIFF(SECOND, COALESCE(last_seen_up, updated_at, created_at), UTC_TIMESTAMP()) AS age"
         " FROM services WHERE deleted = 0 AND `binary` = 'nova-compute'"
     )
     for row in rows(connection, query):
@@ -150,7 +151,8 @@ def before_map_cell0(connection: str) -> str:
 
 def waiting_for(expected: list[str], mapped: set[str], hosts: dict[str, Host]) -> list[str]:
     """The expected hosts that are neither mapped nor ready to be."""
-    return [name for name in dict.fromkeys(expected) if name not in mapped and not (name in hosts and hosts[name].has_node)]
+    ready = mapped | {name for name, host in hosts.items() if host.has_node}
+    return [name for name in dict.fromkeys(expected) if name not in ready]
 
 
 def unmapped(mapped: set[str], hosts: dict[str, Host]) -> list[str]:
@@ -168,8 +170,8 @@ def about_host(name: str, hosts: dict[str, Host]) -> str:
         )
     state = "disabled, " if host.disabled else ""
     return (
-        f"{name}: its service registered in {host.cell} ({state}last report {host.last_report} s ago), but has no compute "
-        "node: nova-compute cannot use libvirt there, or Placement does not answer it"
+        f"{name}: its service registered in {host.cell} ({state}last report {host.last_report} s ago), but has no "
+        "compute node: nova-compute cannot use libvirt there, or Placement does not answer it"
     )
 
 

@@ -50,9 +50,7 @@ def connect(module: AnsibleModule) -> Connection:
             "or name another file with clouds_file."
         )
     try:
-        config = OpenStackConfig(
-            config_files=[clouds_file], secure_files=[], vendor_files=[], load_envvars=False
-        )
+        config = OpenStackConfig(config_files=[clouds_file], secure_files=[], vendor_files=[], load_envvars=False)
         names = sorted(config.get_cloud_names())
         if cloud not in names:
             module.fail_json(
@@ -91,11 +89,11 @@ def _authenticate(module: AnsibleModule, connection: Connection, auth_url: str) 
         except (auth_errors.Unauthorized, auth_errors.Forbidden, auth_errors.BadRequest) as error:
             _fail(
                 module,
-                f"Keystone at {auth_url} refuses the cloud '{module.params['cloud']}' of {module.params['clouds_file']}: "
-                f"{error}. The user, project or password in that file is not the one in Keystone.",
+                f"Keystone at {auth_url} refuses the cloud '{module.params['cloud']}' "
+                f"of {module.params['clouds_file']}: {error}. The user, project or password in that file is not the one in Keystone.",
             )
         except auth_errors.SSLFailure as error:
-            _fail(module, f"TLS to Keystone at {auth_url} failed: {error}. Check the certificate and the cacert setting.")
+            _fail(module, f"TLS to Keystone at {auth_url} failed: {error}. Check the certificate and cacert.")
         except (auth_errors.ConnectFailure, auth_errors.HttpError, auth_errors.DiscoveryFailure) as error:
             cause = error
         except auth_errors.ClientException as error:

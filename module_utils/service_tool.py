@@ -31,7 +31,7 @@ POLL_SECONDS = 0.1
 TOOL_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 OUTPUT_LINES = 25
 # SQLAlchemy repeats the failed statement, which can be longer than everything else.
-_STATEMENT = re.compile(r"\[SQL: ([^\n]*)\n.*?\]\n(?=\(Background|\[parameters)", re.DOTALL)
+_STATEMENT = re.compile(r"\[SQL:\s*([^\n]*)\n.*?\]\n(?=\(Background|\[parameters)", re.DOTALL)
 _URL_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s@]*@")
 
 Settings = dict[str, dict[str, str]]
@@ -147,8 +147,8 @@ class ServiceTool:
                 code = process.wait(max(0.0, self.deadline - time.monotonic()))
             except subprocess.TimeoutExpired as error:
                 raise ToolError(
-                    f"{arguments[0]} still runs as process {process.pid} after {self.timeout:g} s. It was not ended, because "
-                    "that could leave its work half done; another call waits for it."
+                    f"{arguments[0]} still runs as process {process.pid} after {self.timeout:g} s. It was not ended, "
+                    "because that could leave its work half done; another call waits for it."
                 ) from error
             log.seek(0)
             output = log.read()

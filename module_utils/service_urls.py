@@ -113,4 +113,5 @@ def _host(name: str) -> str:
 
 
 def _query(arguments: dict[str, str]) -> str:
-    return "?" + "&".join(f"{_quoted(key)}={_quoted(str(value))}" for key, value in arguments.items()) if arguments else ""
+    pairs = [f"{_quoted(key)}={_quoted(str(value))}" for key, value in arguments.items()]
+    return "?" + "&".join(pairs) if pairs else ""

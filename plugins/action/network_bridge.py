@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run the module network_bridge and, where it started a change, confirm that change over a new connection.
 
-A change that is not confirmed is undone by the host (see module_utils/network_rollback.py). This plugin then waits for the host to
-come back with its old configuration and fails with what happened.
+A change that is not confirmed is undone by the host (see module_utils/network_rollback.py). This plugin then waits for
+the host to come back with its old configuration and fails with what happened.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ class ActionModule(ActionBase):
         self.reset()
         arguments = {**self._task.args, **changes}
         try:
-            answer: dict[str, Any] = self._execute_module(module_name="network_bridge", module_args=arguments, task_vars=variables)
+            answer: dict[str, Any] = self._execute_module(
+                module_name="network_bridge", module_args=arguments, task_vars=variables
+            )
         except AnsibleConnectionFailure:
             return None
         return None if answer.get("unreachable") else answer
@@ -107,14 +109,21 @@ class ActionModule(ActionBase):
         else:
             return {
                 "failed": True,
-                "msg": f"{why} The host does not answer with its old configuration either. Look at its console: journalctl -u 'kilonova-bridge-*'; "
+                "msg": f"{why} The host does not answer with its old configuration either. Look at its console: "
+                "journalctl -u 'kilonova-bridge-*'; "
                 "the saved files and the script that restores them are in /var/lib/kilonova/bridge.",
             }
-        outcome = "It returned to its old configuration by itself and answers again" if status.get("undone") else "The change is no longer armed"
+        outcome = (
+            "It returned to its old configuration by itself and answers again"
+            if status.get("undone")
+            else "The change is no longer armed"
+        )
         return {
             "failed": True,
-            "msg": f"The bridge was not put in place: {why} {outcome}. Check bridge_method, bridge_address, bridge_gateway and what flat_interface "
-            "is plugged into; where the network needs longer (DHCP, spanning tree of a switch), raise bridge_rollback_seconds. "
+            "msg": f"The bridge was not put in place: {why} {outcome}. Check bridge_method, bridge_address, "
+            "bridge_gateway and what flat_interface "
+            "is plugged into; where the network needs longer (DHCP, spanning tree of a switch), raise "
+            "bridge_rollback_seconds. "
             f"What the host did:\n{(now or {}).get('log', '')}",
             "token": token,
         }

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
@@ -71,7 +72,7 @@ def test_loopback_resolver_gives_way_to_the_real_ones(tmp_path: Path):
 
 
 def test_foreign_forward_policy_is_noticed():
-    chains = [
+    chains: list[dict[str, Any]] = [
         {"metainfo": {}},
         {"chain": {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": "drop"}},
         {"chain": {"family": "ip6", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": "drop"}},
