@@ -19,8 +19,10 @@ ARGS ?=
 PLAYBOOK := $(BIN)/ansible-playbook -i $(INVENTORY) $(ARGS)
 SCENARIO ?= default
 KEEP ?=
+# The interpreter that .venv is made from; found by itself where empty.
+PYTHON ?=
 # A make that already has a job server shares it; a plain one starts its own.
-PARALLEL = $(MAKE) $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc)) --output-sync=target
+PARALLEL = $(MAKE) $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc)) --keep-going --output-sync=target
 # The lab is made of containers, network namespaces and mounts. Other inventories' hosts need no root here.
 NEED_ROOT = [ "$(INVENTORY)" != inventory/lab ] || [ "$$(id -u)" = 0 ] || { printf '%s\n' \
 	"make $@: the lab is made of containers, network namespaces and mounts, which only root may create." \
@@ -34,11 +36,11 @@ help: ## This list
 
 # ---------------------------------------------------------------- what everything needs
 $(STAMP): requirements.txt requirements.yml requirements-collections.txt tools/setup tools/install_collections.py
-	@tools/setup
+	@PYTHON="$(PYTHON)" tools/setup
 
 .PHONY: setup
 setup: $(STAMP) ## Make .venv and fetch the Ansible collections
-	@tools/setup
+	@:
 
 .PHONY: pins
 pins: ## Resolve requirements.in into requirements.txt

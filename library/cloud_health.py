@@ -107,7 +107,9 @@ images:
   type: list
   elements: dict
 servers:
-  description: Servers of the project, in the shape that RV(ignore:cloud_resources#servers) has.
+  description:
+    - Servers of the project, in the shape in which C(cloud_resources) returns them.
+    - Also ports, as Neutron has them (port_id, mac, address), and port_status by port_id.
   returned: when Nova answers
   type: list
   elements: dict
@@ -210,6 +212,17 @@ def read_servers(api: CloudApi) -> list[dict[str, Any]]:
     return [server_summary(one) for one in api.listing("compute", "/servers/detail", "servers")]
 
 
+def read_ports(api: CloudApi) -> dict[str, list[dict[str, Any]]]:
+    """The ports of guests by server id, as Neutron has them."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for one in api.listing("network", "/ports", "ports"):
+        if one["device_owner"].startswith("compute:"):
+            addresses = [entry["ip_address"] for entry in one["fixed_ips"]]
+            port = {"port_id": one["id"], "mac": one["mac_address"], "address": addresses[0] if addresses else ""}
+            found.setdefault(one["device_id"], []).append(port | {"status": one["status"]})
+    return found
+
+
 READERS: dict[str, Callable[[CloudApi], Any]] = {
     "services": read_services,
     "hypervisors": read_hypervisors,
@@ -217,6 +230,7 @@ READERS: dict[str, Callable[[CloudApi], Any]] = {
     "agents": read_agents,
     "images": read_images,
     "servers": read_servers,
+    "ports": read_ports,
 }
 
 
@@ -231,6 +245,10 @@ def read_all(api: CloudApi) -> tuple[dict[str, Any], list[Problem]]:
             problems.append(problem(error.layer, str(error)))
     for one in state.get("hypervisors", []):
         one.update(state.get("providers", {}).get(one["name"], {}))
+    for one in state.get("servers", []):
+        ports = state.get("ports", {}).get(one["id"], [])
+        one["ports"] = [{name: port[name] for name in ("port_id", "mac", "address")} for port in ports]
+        one["port_status"] = {port["port_id"]: port["status"] for port in ports}
     return state, problems
 
 
@@ -330,12 +348,40 @@ def server_problems(servers: list[dict[str, Any]], names: list[str]) -> list[Pro
             found.append(problem("Nova API", f"there is no server '{name}' in the project"))
         for one in here:
             if one["status"] == "ACTIVE":
+                found += port_problems(one)
                 continue
             fault = f": {one['fault']}" if one["fault"] else ""
             hint = f"; openstack server start {one['id']} starts it" if one["status"] == "SHUTOFF" else ""
             hosts = [one["host"]] if one["host"] else []
             layer = "Nova compute" if hosts else "Nova scheduler"
             found.append(problem(layer, f"the server '{name}' is {one['status']}{fault}, not ACTIVE{hint}", *hosts))
+    return found
+
+
+def port_problems(server: dict[str, Any]) -> list[Problem]:
+    """What Neutron says about the interfaces of a server that Nova says is well."""
+    name = server["name"]
+    if not server["ports"]:
+        return [problem("Neutron", f"the server '{name}' has no port")]
+    found = []
+    told = {interface["address"] for interface in server["interfaces"]}
+    for port in server["ports"]:
+        status = server["port_status"][port["port_id"]]
+        if status != "ACTIVE":
+            found.append(
+                problem(
+                    "OVN",
+                    f"the port {port['port_id']} of the server '{name}' is {status}, not ACTIVE: OVN did not plug it",
+                    server["host"],
+                )
+            )
+        if port["address"] not in told:
+            found.append(
+                problem(
+                    "Neutron",
+                    f"Neutron gave the server '{name}' the address {port['address']}, Nova says {sorted(told)}",
+                )
+            )
     return found
 
 
@@ -386,7 +432,8 @@ def main() -> None:
         if not problems or params["report_only"] or time.monotonic() >= deadline:
             break
         time.sleep(POLL_SECONDS)
-    state.pop("providers", None)
+    for internal in ("providers", "ports"):
+        state.pop(internal, None)
     if problems and not params["report_only"]:
         layers = layers_here(problems, socket.gethostname())
         logs = layer_logs(layers, MANY_LINES if len(layers) < MANY else FEW_LINES)

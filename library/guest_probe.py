@@ -263,6 +263,11 @@ def login_problem(message: str) -> tuple[str, str]:
             "guest metadata",
             "the guest does not accept the key; it gets it from the metadata service at its first boot",
         )
+    if "timed out" in message or "No route to host" in message:
+        return "OVN", (
+            "the guest answers a ping, but no TCP connection to it comes about; see the security group's rules and, "
+            "with Open vSwitch's userspace datapath, its checksum offloading (other_config:userspace-tso-enable)"
+        )
     return "guest", "the guest's ssh server does not answer"
 
 

@@ -211,7 +211,9 @@ PHASES = (("region", "project", "role", "service"), ("user", "endpoint"), ("assi
 def read_state(api: IdentityApi, pool: ThreadPoolExecutor, params: dict[str, Any], fresh: set[str]) -> State:
     """Read every collection, then try the passwords of the users but for those named in ``fresh``."""
     calls = {collection: pool.submit(api.list, collection) for collection in COLLECTIONS}
-    state = State(**{collection: call.result() for collection, call in calls.items()})
+    state = State()
+    for collection, call in calls.items():
+        setattr(state, collection, call.result())
     tries = {}
     for user in params["users"]:
         found = state.find_user(user)

@@ -169,8 +169,10 @@ from ansible.module_utils.network_rollback import (
 )
 
 CLOUD_INIT_DISABLE = "/etc/cloud/cloud.cfg.d/99-kilonova-network.cfg"
-CLOUD_INIT_TEXT = "# Managed by Kilonova (role bridge): /etc/network/interfaces is the host's network "
-"configuration.\nnetwork: {config: disabled}\n"
+CLOUD_INIT_TEXT = (
+    "# Managed by Kilonova (role bridge): /etc/network/interfaces is the host's network "
+    "configuration.\nnetwork: {config: disabled}\n"
+)
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "state": {"type": "str", "choices": ["applied", "confirmed", "inspected"], "default": "applied"},
     "interface": {"type": "str"},

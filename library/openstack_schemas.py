@@ -285,8 +285,8 @@ def explain(schema: Schema, tables: int) -> str:
         f" The database {schema.url.database} held {tables} tables of an earlier upgrade; the recorded revisions are "
         + (", ".join(schema.after or []) or "none")
         + ". If that upgrade was broken off, a migration may be half applied. Nothing was dropped, because the "
-        "database holds data or start_over_when_empty is off. Finish or undo by hand what the error names, or restore a backup "
-        "taken before the upgrade, then run again."
+        "database holds data or start_over_when_empty is off. Finish or undo by hand what the error names, or "
+        "restore a backup taken before the upgrade, then run again."
     )
 
 

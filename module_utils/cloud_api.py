@@ -39,7 +39,7 @@ LAYER_UNITS: dict[str, tuple[str, ...]] = {
     "guest DHCP": ("ovn-controller", "neutron-api"),
     "guest": ("nova-compute", "libvirtd"),
     "guest metadata": ("neutron-ovn-metadata-agent", "nova-api-metadata"),
-    "SNAT": ("nftables", "networking"),
+    "SNAT": ("kilonova-nat", "networking"),
     "noVNC console": ("nova-novncproxy", "nova-compute"),
     "serial console": ("nova-serialproxy", "nova-compute"),
 }

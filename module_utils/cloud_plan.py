@@ -170,7 +170,8 @@ def allocation_pools(wanted: dict[str, Any]) -> list[dict[str, str]]:
     if size < 2:
         raise PlanError(f"{size} addresses leave none for guests beside the gateway; use at least 2.")
     last = first + min(size, usable) - 1
-    taken = {int(address) for text in wanted["exclude"] or [] if (address := _excluded(text)).version == 4}
+    excluded = [_excluded(text) for text in wanted["exclude"] or []]
+    taken = {int(address) for address in excluded if address.version == 4}
     gateway = subnet_gateway(wanted)
     if gateway:
         taken.add(int(ipaddress.IPv4Address(gateway)))

@@ -113,24 +113,32 @@ def extract(deb: Path, wanted: Callable[[str], bool]) -> dict[str, tuple[int, by
     """
     files: dict[str, tuple[int, bytes]] = {}
     links: dict[str, str] = {}
-    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as unpack:
+    command = ["dpkg-deb", "--fsys-tarfile", str(deb)]
+    damage = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as unpack:
         assert unpack.stdout is not None
-        with tarfile.open(fileobj=unpack.stdout, mode="r|") as archive:
-            for member in archive:
-                path = member.name.lstrip("./")
-                path = path if path.startswith(("usr/", "boot/", "etc/")) else f"usr/{path}"
-                if not wanted(path):
-                    continue
-                if member.issym():
-                    links[path] = str(Path(path).parent / member.linkname)
-                elif member.isfile():
-                    content = archive.extractfile(member)
-                    assert content is not None
-                    files[path] = (member.mode & 0o7777, content.read())
-        # The stream ends before the pipe does; dpkg-deb must be able to finish.
+        try:
+            with tarfile.open(fileobj=unpack.stdout, mode="r|") as archive:
+                for member in archive:
+                    path = member.name.removeprefix("./")
+                    path = path if path.startswith(("usr/", "boot/", "etc/")) else f"usr/{path}"
+                    if not wanted(path):
+                        continue
+                    if member.issym():
+                        links[path] = str(Path(path).parent / member.linkname)
+                    elif member.isfile():
+                        content = archive.extractfile(member)
+                        assert content is not None
+                        files[path] = (member.mode & 0o7777, content.read())
+        except tarfile.TarError as error:
+            damage = str(error)
+        # The archive ends before the pipe does; dpkg-deb must be able to finish.
         unpack.stdout.read()
-    if unpack.returncode:
-        raise PackageError(f"dpkg-deb could not read {deb.name}: exit status {unpack.returncode}")
+    if unpack.returncode or damage:
+        raise PackageError(
+            f"dpkg-deb could not read {deb.name} (exit status {unpack.returncode}{damage and ', ' + damage}); "
+            "the download is damaged"
+        )
     for path, target in links.items():
         if target in files:
             files[path] = files[target]

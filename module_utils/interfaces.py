@@ -100,8 +100,7 @@ def normal(option: str) -> str:
 
 
 def logical_lines(text: str) -> list[tuple[str, str]]:
-    """(raw, joined) of each line, where a backslash at a line's end continues it; a comment line has no
-    continuation."""
+    """(raw, joined) of each line. A backslash at a line's end continues it, except in a comment."""
     result: list[tuple[str, str]] = []
     raw = joined = ""
     for line in text.splitlines(keepends=True):
@@ -309,8 +308,8 @@ def wire_stanza(blocks: list[Block], wanted: Wanted, mtu: int) -> str:
 
 
 def veth_stanza(wanted: Wanted, mtu: int) -> str:
-    """The veth pair's stanza. The pair outlives ifdown, so that Open vSwitch keeps its port over a restart of
-    networking.""" here, there = wanted.veth_bridge, wanted.veth_ovs
+    """The veth pair's stanza. The pair outlives ifdown, so that Open vSwitch keeps its port meanwhile."""
+    here, there = wanted.veth_bridge, wanted.veth_ovs
     size = f"mtu {mtu} " if mtu else ""
     return stanza(
         here,
@@ -361,8 +360,8 @@ def section(parsed: list[Block], wanted: Wanted, mtu: int) -> tuple[str, list[st
 
 
 def wanted_mtu(parsed: list[Block], wanted: Wanted, kernel_mtu: int) -> int:
-    """The MTU to write: the one asked for, the one in the files, or the one the interface has where nothing says it; 0
-    for 1500.""" if wanted.mtu:
+    """The MTU to write: the one asked for, the one in the files, or else the interface's; 0 for the usual 1500."""
+    if wanted.mtu:
         return wanted.mtu
     mine = [
         b for b in parsed if b.kind == "iface" and b.names[0] in (wanted.interface, wanted.bridge) and not b.is_gateway
@@ -410,8 +409,8 @@ def plan(files: dict[str, str], main: str, wanted: Wanted, kernel_mtu: int = 0) 
 
 
 def drift(kernel: dict[str, dict[str, Any]], target: Plan, wanted: Wanted) -> list[str]:
-    """What the running kernel lacks of a plan; C(kernel) is {interface: {kind, ports, addresses, mtu, mac, up,
-    stp}}.""" bridge = kernel.get(wanted.bridge)
+    """What the running kernel lacks. C(kernel) is {interface: {kind, ports, addresses, mtu, mac, up, stp}}."""
+    bridge = kernel.get(wanted.bridge)
     if bridge is None:
         return [f"{wanted.bridge} does not exist"]
     found: list[str] = []

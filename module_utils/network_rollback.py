@@ -200,8 +200,8 @@ def status(directory: str = DIRECTORY) -> dict[str, Any]:
 
 
 def save(change: Change, directory: str = DIRECTORY) -> None:
-    """Save what is now, write what shall be, and arm. An armed earlier change keeps its saved files: they are the last
-    good ones.""" for sub in ("", "/saved", "/new"):
+    """Save what is, write what shall be, and arm. The saved files of an armed earlier change are the last good ones."""
+    for sub in ("", "/saved", "/new"):
         os.makedirs(f"{directory}{sub}", mode=0o700, exist_ok=True)
     old: dict[str, Any] = (
         json.loads(read(f"{directory}/change.json") or "{}") if os.path.exists(f"{directory}/armed") else {}

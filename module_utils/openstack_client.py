@@ -78,23 +78,25 @@ def secrets_in(config: Any, name: str = "") -> Iterator[str]:
 def _authenticate(module: AnsibleModule, connection: Connection, auth_url: str) -> None:
     from keystoneauth1 import exceptions as auth_errors
 
+    session: Any = connection.session
     timeout = module.params["api_timeout"]
     deadline = time.monotonic() + timeout
     while True:
         try:
             # authorize() would wrap every cause in one exception type, and the cause decides whether to wait.
-            connection.session.auth.invalidate()
-            connection.session.get_token()
+            session.invalidate()
+            session.get_token()
             return
         except (auth_errors.Unauthorized, auth_errors.Forbidden, auth_errors.BadRequest) as error:
             _fail(
                 module,
                 f"Keystone at {auth_url} refuses the cloud '{module.params['cloud']}' "
-                f"of {module.params['clouds_file']}: {error}. The user, project or password in that file is not the one in Keystone.",
+                f"of {module.params['clouds_file']}: {error}. "
+                "The user, project or password in that file is not the one in Keystone.",
             )
-        except auth_errors.SSLFailure as error:
+        except auth_errors.SSLError as error:
             _fail(module, f"TLS to Keystone at {auth_url} failed: {error}. Check the certificate and cacert.")
-        except (auth_errors.ConnectFailure, auth_errors.HttpError, auth_errors.DiscoveryFailure) as error:
+        except (auth_errors.ConnectionError, auth_errors.HttpError, auth_errors.DiscoveryFailure) as error:
             cause = error
         except auth_errors.ClientException as error:
             _fail(module, f"{module.params['clouds_file']} cannot be used to log in at {auth_url}: {error}")
@@ -109,3 +111,4 @@ def _authenticate(module: AnsibleModule, connection: Connection, auth_url: str) 
 
 def _fail(module: AnsibleModule, message: str) -> NoReturn:
     module.fail_json(msg=f"{message}\n{unit_log('keystone')}")
+    raise AssertionError("fail_json() ends the module")

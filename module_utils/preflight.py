@@ -92,7 +92,7 @@ def check_disk(facts: Facts, minimum: int, minimum_deployed: int) -> list[str]:
 
 def choices(facts: Facts) -> str:
     """The interfaces one could name, the one with the default route first."""
-    virtual = re.compile(r"-ovs$|^(ovs-|br-|tap|veth|vnet|docker|virbr)")
+    virtual = re.compile(r"-ovs$|^(ovs-|br-|tap|veth|vnet|virbr)")
     names = [
         n for n, i in facts["interfaces"].items() if i["kind"] not in ("loopback", "bridge") and not virtual.search(n)
     ]
@@ -108,8 +108,10 @@ def check_flat_interface(facts: Facts, flat_interface: str, bridge: str) -> list
         return [message("flat_interface", flat_interface, why, f"Write one of: {choices(facts)}")]
     if interface["master"] not in ("", bridge):
         why = f"that interface is a part of {interface['master']}"
-        instead = f"Write {interface['master']} if that is a bond, one of: {choices(facts)}, or set "
-        f"flat_network_bridge to {interface['master']}"
+        instead = (
+            f"Write {interface['master']} if that is a bond, one of: {choices(facts)}, or set "
+            f"flat_network_bridge to {interface['master']}"
+        )
         return [message("flat_interface", flat_interface, why, instead)]
     if interface["kind"] in ("wireless", "loopback"):
         why = f"a {interface['kind']} interface cannot be a port of a bridge"
@@ -189,8 +191,10 @@ def check_host_name(name: str) -> list[str]:
         ]
     if all(LABEL.match(part) for part in name.split(".")):
         return []
-    why = "a host name consists of letters, digits and -, does not begin or end with -, and has at most 63 characters "
-    "between two dots"
+    why = (
+        "a host name consists of letters, digits and -, does not begin or end with -, and has at most 63 characters "
+        "between two dots"
+    )
     return [message("inventory_hostname", name, why, instead)]
 
 
@@ -319,8 +323,10 @@ def check_host_networks(facts: Facts, fixed_range: object, bridge: str, manageme
         if other.overlaps(network):
             of = "the management network" if cidr.partition("/")[0] == management_address else "a network"
             why = f"it overlaps {of} {other} that this host is in ({cidr} on {name})"
-            instead = "Write a network that nothing else uses, such as "
-            f"{free_network(network.prefixlen, [o for _, _, o in others])}"
+            instead = (
+                "Write a network that nothing else uses, such as "
+                f"{free_network(network.prefixlen, [o for _, _, o in others])}"
+            )
             found.append(message("fixed_range", fixed_range, why, instead))
     return found
 
@@ -332,8 +338,10 @@ def check_ranges(ranges: Mapping[str, object]) -> list[str]:
     for index, (name, network) in enumerate(parsed):
         for other_name, other in parsed[index + 1 :]:
             if network.overlaps(other):
-                instead = f"Write a network such as {free_network(network.prefixlen, [n for _, n in parsed])} in one "
-                "of the two"
+                instead = (
+                    f"Write a network such as {free_network(network.prefixlen, [n for _, n in parsed])} in one "
+                    "of the two"
+                )
                 found.append(message(name, str(network), f"it overlaps {other_name} = {other}", instead))
     return found
 

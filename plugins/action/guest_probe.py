@@ -94,6 +94,7 @@ class ActionModule(ActionBase):
                 "failed": True,
                 "layer": "SNAT",
                 "msg": f"SNAT: the guest says that it reached the outside as {result.get('outside_peer')}, but the "
-                f"listener at {listener.address}:{listener.port} was reached by {', '.join(listener.peers) or 'nobody'}.",
+                f"listener at {listener.address}:{listener.port} was reached by "
+                f"{', '.join(listener.peers) or 'nobody'}.",
             }
         return result

@@ -5,9 +5,7 @@
 Runs the module preflight_facts on the host, which changes nothing, and the checks of module_utils/preflight*.py here.
 Sets the fact C(preflight_facts). Also runs in check mode, and is never C(changed).
 
-Options: C(ports) (list of dicts with C(port), C(protocol), C(groups), C(units), C(purpose)), C(minimum_memory_mib),
-  C(minimum_disk_mib),
-C(minimum_disk_deployed_mib) and C(maximum_clock_skew). Everything else is read from the host's variables.
+Documented in library/preflight.py.
 """
 
 from __future__ import annotations
@@ -29,6 +27,24 @@ if str(PROJECT / "module_utils") not in ansible.module_utils.__path__:
 from ansible.module_utils import preflight as checks
 from ansible.module_utils import preflight_variables as variable_checks
 
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    "ports": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "port": {"type": "int", "required": True},
+            "protocol": {"type": "str", "choices": ["tcp", "udp"], "default": "tcp"},
+            "groups": {"type": "list", "elements": "str", "required": True},
+            "units": {"type": "list", "elements": "str", "required": True},
+            "purpose": {"type": "str", "required": True},
+        },
+    },
+    "minimum_memory_mib": {"type": "int", "required": True},
+    "minimum_disk_mib": {"type": "int", "required": True},
+    "minimum_disk_deployed_mib": {"type": "int", "required": True},
+    "maximum_clock_skew": {"type": "int", "required": True},
+}
 RANGE_SUFFIXES = ("_range", "_cidr", "_subnet")
 
 
@@ -42,17 +58,15 @@ def report(host: str, problems: list[str], remarks: list[str]) -> str:
 
 
 class ActionModule(ActionBase):
-    """See the module's documentation above."""
+    """See DOCUMENTATION in library/preflight.py."""
 
     TRANSFERS_FILES = False
     _supports_check_mode = True
-    _VALID_ARGS = frozenset(
-        {"ports", "minimum_memory_mib", "minimum_disk_mib", "minimum_disk_deployed_mib", "maximum_clock_skew"}
-    )
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
+        _, self._arguments = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
         # The connection is made before the clock is looked at: making it can take seconds.
         before = time.time()
         answer = self._execute_module(module_name="preflight_facts", module_args={}, task_vars=variables)
@@ -117,7 +131,7 @@ class ActionModule(ActionBase):
         self, facts: dict[str, Any], variables: dict[str, Any], known: variable_checks.Known, times: tuple[float, float]
     ) -> list[str]:
         """The host against its variables."""
-        args = self._task.args
+        args = self._arguments
         groups = variables["groups"]
         host = str(variables["inventory_hostname"])
         flat, public = str(self.value(variables, "flat_interface")), str(self.value(variables, "public_interface"))
@@ -133,9 +147,9 @@ class ActionModule(ActionBase):
             *checks.check_groups(host, str(variables["ansible_play_hosts_all"][0]), groups),
             *checks.check_host_name(host),
             *checks.check_system(facts),
-            *checks.check_memory(facts, int(args["minimum_memory_mib"])),
-            *checks.check_disk(facts, int(args["minimum_disk_mib"]), int(args["minimum_disk_deployed_mib"])),
-            *checks.check_clock(facts, *times, float(args["maximum_clock_skew"])),
+            *checks.check_memory(facts, args["minimum_memory_mib"]),
+            *checks.check_disk(facts, args["minimum_disk_mib"], args["minimum_disk_deployed_mib"]),
+            *checks.check_clock(facts, *times, args["maximum_clock_skew"]),
             *checks.check_flat_interface(facts, flat, bridge),
             *checks.check_public_interface(facts, public, flat, bridge),
             *checks.check_bridge_name(facts, bridge, flat),

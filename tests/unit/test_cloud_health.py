@@ -42,6 +42,8 @@ def state(**changes: Any) -> dict[str, Any]:
                 "host": "node1",
                 "flavor": {"name": "m1.tiny"},
                 "interfaces": [{"address": "192.168.1.9"}],
+                "ports": [{"port_id": "p", "mac": "fa:16:3e:00:00:01", "address": "192.168.1.9"}],
+                "port_status": {"p": "ACTIVE"},
             }
         ],
     } | changes
@@ -74,6 +76,17 @@ def test_healthy() -> None:
         (changed("images", 0, status="queued"), "Glance", "'guest' is queued, not active"),
         (changed("servers", 0, status="SHUTOFF"), "Nova compute", "openstack server start 1"),
         (changed("servers", 0, status="ERROR", host="", fault="No host"), "Nova scheduler", "is ERROR: No host"),
+        (changed("servers", 0, ports=[]), "Neutron", "has no port"),
+        (
+            changed("servers", 0, interfaces=[]),
+            "Neutron",
+            "gave the server 'my_vm' the address 192.168.1.9, Nova says []",
+        ),
+        (
+            changed("servers", 0, port_status={"p": "DOWN"}),
+            "OVN",
+            "the port p of the server 'my_vm' is DOWN",
+        ),
         (state(images=[]), "Glance", "'guest' is not listed"),
         (state(servers=[]), "Nova API", "there is no server 'my_vm'"),
         (state(hypervisors=[]), "Nova compute", "node1 is no hypervisor yet"),
@@ -93,9 +106,22 @@ def test_host_that_never_reported_is_one_problem_per_layer() -> None:
     assert [layer for layer, _ in judge(state(), ("node1", "node2"))] == ["Nova compute", "OVN", "OVN metadata agent"]
 
 
+def test_ports_are_those_of_guests() -> None:
+    ports = [
+        {"id": "p", "device_id": "1", "device_owner": "compute:nova", "mac_address": "m", "status": "ACTIVE",
+         "fixed_ips": [{"ip_address": "192.168.1.9"}]},
+        {"id": "d", "device_id": "ovnmeta", "device_owner": "network:distributed", "mac_address": "m", "status": "DOWN",
+         "fixed_ips": []},
+    ]  # fmt: skip
+    api = SimpleNamespace(listing=lambda service, path, key: ports)
+    assert cloud_health.read_ports(api) == {  # type: ignore[arg-type]
+        "1": [{"port_id": "p", "mac": "m", "address": "192.168.1.9", "status": "ACTIVE"}]
+    }
+
+
 def test_part_that_does_not_answer_is_a_problem_and_the_rest_is_read() -> None:
     def listing(service: str, path: str, key: str, **params: Any) -> list[dict[str, Any]]:
-        if service == "network":
+        if path == "/agents":
             raise CloudError("Neutron", "GET /agents got 500: broken", 500)
         return []
 

@@ -72,12 +72,13 @@ class Cloud:
         kind = KINDS[path]
         fields = body if kind == "image" else body[kind]
         thing = {"id": fields.get("id") or f"{kind}-{next(self.numbers)}"} | fields
-        thing |= {
+        extra: dict[str, dict[str, Any]] = {
             "flavor": {"extra_specs": {}, "os-flavor-access:is_public": fields.get("os-flavor-access:is_public")},
             "image": {"status": "queued"},
             "security_group": {"security_group_rules": []},
             "server": dict(self.next_server),
-        }.get(kind, {})
+        }
+        thing |= extra.get(kind, {})
         self.things[kind][thing["id"]] = thing
         if kind == "security_group_rule":
             self.things["security_group"][fields["security_group_id"]]["security_group_rules"].append(thing)

@@ -100,6 +100,7 @@ def test_service_outside_without_listener() -> None:
         ("debian@192.168.1.9: Permission denied (publickey).", "guest metadata"),
         ("Host key verification failed.", "guest"),
         ("ssh: connect to host 192.168.1.9 port 22: Connection refused", "guest"),
+        ("ssh: connect to host 192.168.1.9 port 22: Connection timed out", "OVN"),
     ],
 )
 def test_login_problem(message: str, layer: str) -> None:

@@ -39,7 +39,7 @@ iface eth0 inet static
     up ethtool -K eth0 gro off
 
 iface eth1 inet static
-\taddress   172.16.0.1/24   
+\taddress   172.16.0.1/24 \t
 \tup   echo \\
      hello
 """
@@ -96,7 +96,7 @@ def test_addresses_move_to_the_bridge_and_the_wire_keeps_its_own() -> None:
 
 def test_other_stanzas_keep_their_bytes() -> None:
     text = plan({MAIN: STATIC}, MAIN, WANTED).files[MAIN]
-    assert "iface eth1 inet static\n\taddress   172.16.0.1/24   \n\tup   echo \\\n     hello\n" in text
+    assert "iface eth1 inet static\n\taddress   172.16.0.1/24 \t\n\tup   echo \\\n     hello\n" in text
     assert "allow-hotplug eth1\n" in text
     assert (
         "source /etc/network/interfaces.d/*\n\nauto lo\niface lo inet loopback\n\n# The primary network interface\n"
@@ -153,7 +153,9 @@ def test_method_static_replaces_ipv4_and_keeps_ipv6() -> None:
 def test_a_sourced_stanza_moves_into_the_main_file() -> None:
     files = {
         MAIN: "source /etc/network/interfaces.d/*\n",
-        "/etc/network/interfaces.d/50-cloud-init": "# by cloud-init\nauto lo\niface lo inet loopback\n\nauto eth0\niface eth0 inet dhcp\n",
+        "/etc/network/interfaces.d/50-cloud-init": (
+            "# by cloud-init\nauto lo\niface lo inet loopback\n\nauto eth0\niface eth0 inet dhcp\n"
+        ),
     }
     done = plan(files, MAIN, WANTED)
     assert (
@@ -171,12 +173,18 @@ def test_load_follows_sources_once() -> None:
 
 
 def test_vlans_of_the_wire_are_brought_up_again() -> None:
-    text = "auto eth0\niface eth0 inet dhcp\nauto eth0.7\niface eth0.7 inet manual\nauto mgmt\niface mgmt inet manual\n vlan-raw-device eth0\n"
+    text = (
+        "auto eth0\niface eth0 inet dhcp\nauto eth0.7\niface eth0.7 inet manual\nauto mgmt\niface mgmt inet "
+        "manual\n vlan-raw-device eth0\n"
+    )
     assert plan({MAIN: text}, MAIN, Wanted("eth0", "br0")).up == ["eth0", "br0", "eth0.7", "mgmt"]
 
 
 def test_bridge_written_by_hand_is_taken_over() -> None:
-    text = "auto br0\niface br0 inet static\n  address 10.0.0.2/24\n  bridge-ports eth0\n  bridge_fd 15\n  bridge_ageing 10\n"
+    text = (
+        "auto br0\niface br0 inet static\n  address 10.0.0.2/24\n  bridge-ports eth0\n  bridge_fd 15\n  "
+        "bridge_ageing 10\n"
+    )
     bridge = stanza_of(plan({MAIN: text}, MAIN, WANTED).files[MAIN], "iface br0 inet static").splitlines()
     assert bridge.count("    bridge_fd 0") == 1
     assert "    bridge_ageing 10" in bridge

@@ -115,6 +115,14 @@ def test_seed_map_has_no_empty_cell() -> None:
     assert [row for row in body if len(row) != 3 or not all(row)] == []
 
 
+def test_tests_named_in_the_seed_map_exist() -> None:
+    text = (PROJECT / "docs" / "seed-map.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    assert len(named) > 30
+    missing = [f"{path}::{test}" for path, test in named if f"def {test}(" not in (PROJECT / path).read_text()]
+    assert missing == []
+
+
 def test_nothing_but_the_lab_knows_about_containers() -> None:
     word = re.compile(r"nspawn|systemd-container|docker", re.IGNORECASE)
     outside = [

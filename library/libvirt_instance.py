@@ -1,0 +1,345 @@
+#!/usr/bin/python
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Compare a Nova instance with what runs on its hypervisor."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: libvirt_instance
+short_description: Verify a Nova instance from below, on its hypervisor
+version_added: "0.1.0"
+description:
+  - Asks libvirt and Open vSwitch on the hypervisor whether an instance is what Nova and Neutron say that it is. Nothing
+    is changed.
+  - "Looked at: the domain runs; vCPUs and memory; size and bus of the first disk; for each interface the MAC, the bridge
+    that its tap device is plugged into, the Neutron port's id and whether OVN has set up its flows; the address that
+    Nova was given and the one that the guest printed; the console log."
+  - Waits up to O(timeout) for all of it to be right, and then fails with everything that is not.
+options:
+  uuid:
+    description: The instance's id in Nova, which is the domain's UUID.
+    type: str
+    required: true
+  expected:
+    description: What Nova and Neutron say. What is left out is not compared.
+    type: dict
+    required: true
+    suboptions:
+      vcpus:
+        description: The flavor's vCPUs.
+        type: int
+      memory_mib:
+        description: The flavor's memory in MiB.
+        type: int
+      disk_gib:
+        description: The flavor's disk in GiB. V(0) is a disk as large as the image and is not compared.
+        type: int
+      disk_bus:
+        description: Bus of the first disk. Empty to accept any.
+        type: str
+        default: virtio
+      console:
+        description: Regular expression (Python's) that the console log must match somewhere.
+        type: str
+      interfaces:
+        description: Exactly the instance's network interfaces.
+        type: list
+        elements: dict
+        suboptions:
+          mac:
+            description: The Neutron port's MAC address.
+            type: str
+            required: true
+          bridge:
+            description: Bridge that the interface must be plugged into.
+            type: str
+            default: br-int
+          port_id:
+            description: The Neutron port's id.
+            type: str
+          address:
+            description: The Neutron port's fixed IP address.
+            type: str
+          network:
+            description: Name of the network, for messages.
+            type: str
+  address_on_console:
+    description:
+      - Whether the addresses must appear in the console log, as most images print the one they got by DHCP.
+    type: bool
+    default: true
+  timeout:
+    description: Seconds to wait until everything is as expected.
+    type: int
+    default: 60
+  uri:
+    description: libvirt's address.
+    type: str
+    default: qemu:///system
+attributes:
+  check_mode:
+    support: full
+    description: Nothing is ever changed.
+  diff_mode:
+    support: none
+notes:
+  - Needs python3-libvirt, and C(ovs-vsctl) where bridges are Open vSwitch's.
+  - Fails with all mismatches, the console's last lines, and the last log lines of QEMU, nova-compute and ovn-controller.
+  - "The keys of an interface in Open vSwitch: https://www.ovn.org/support/dist-docs/ovn-controller.8.html (ovn-installed)
+    and os-vif (iface-id, attached-mac, vm-uuid)."
+author: The Kilonova authors (@kilonova)
+"""
+
+EXAMPLES = r"""
+- name: Compare what libvirt runs with what Nova and Neutron say
+  libvirt_instance:
+    uuid: 1ca6bbcd-5f9d-4e1d-9d14-954c2e40cc7e
+    expected:
+      vcpus: 1
+      memory_mib: 512
+      disk_gib: 1
+      console: "kilonova-guest: ready after"
+      interfaces:
+        - mac: fa:16:3e:9e:b8:53
+          address: 192.168.1.149
+          port_id: 4507a056-8f48-4a49-b5fd-720c69c53e83
+          bridge: br-int
+"""
+
+RETURN = r"""
+found:
+  description:
+    - "What runs: name, state, virt_type, vcpus, memory_mib, console_log (path)."
+    - "disks: target, bus, source, format, gib (size in GiB)."
+    - "interfaces: mac, target (tap device), model, bridge, port_id, addresses (those Nova was given), flows (whether OVN
+      says that the port's flows are in place; null where OVN has no part in it)."
+  type: dict
+  returned: when the domain exists
+mismatches:
+  description: "Everything that is not as expected: what, expected, found."
+  type: list
+  elements: dict
+  returned: always
+console:
+  description: The console's last lines.
+  type: str
+  returned: when the domain exists
+"""
+
+import json
+import re
+import subprocess
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.libvirt_domains import STATES, connect, console_text, parse_domain, qemu_log
+from ansible.module_utils.service_logs import unit_log
+
+if TYPE_CHECKING:
+    import libvirt
+
+GIB = 1024**3
+OVS = ("ovs-vsctl", "--timeout=10")
+INTERFACES_COMMAND = (*OVS, "--format=json", "--columns=name,external_ids,error", "list", "Interface")
+
+
+def ovs_interfaces(output: str) -> dict[str, dict[str, str]]:
+    """Return {interface: its external ids} from what ovs-vsctl printed as JSON."""
+    table = json.loads(output)
+    found = {}
+    for row in table["data"]:
+        values = dict(zip(table["headings"], row, strict=True))
+        found[values["name"]] = {key: value for key, value in values["external_ids"][1]}
+    return found
+
+
+def mismatch(what: str, expected: Any, found: Any) -> dict[str, Any]:
+    """One line of the comparison."""
+    return {"what": what, "expected": expected, "found": found}
+
+
+def compare_interface(wanted: dict[str, Any], nic: dict[str, Any], uuid: str) -> list[dict[str, Any]]:
+    """Compare one interface's plug with Neutron's port."""
+    what = f"interface {wanted['mac']}"
+    problems = []
+    if nic["bridge"] != wanted["bridge"]:
+        problems.append(mismatch(f"{what}: bridge of {nic['target']}", wanted["bridge"], nic["bridge"] or "none"))
+    if wanted.get("port_id") and nic["port_id"] != wanted["port_id"]:
+        problems.append(mismatch(f"{what}: Neutron port (iface-id)", wanted["port_id"], nic["port_id"] or "none"))
+    if nic["flows"] is False:
+        problems.append(mismatch(f"{what}: flows by OVN (ovn-installed)", "true", "not set"))
+    if nic["vm_uuid"] and nic["vm_uuid"] != uuid:
+        problems.append(mismatch(f"{what}: instance that Open vSwitch has for it (vm-uuid)", uuid, nic["vm_uuid"]))
+    # Nova writes the addresses when it defines the domain; a port attached later is in the next definition only.
+    if wanted.get("address") and nic["addresses"] and wanted["address"] not in nic["addresses"]:
+        problems.append(mismatch(f"{what}: address that Nova was given", wanted["address"], ", ".join(nic["addresses"])))
+    return problems
+
+
+def compare(
+    uuid: str, expected: dict[str, Any], found: dict[str, Any], console: str, address_on_console: bool
+) -> list[dict[str, Any]]:
+    """Return everything in which what runs differs from what is expected."""
+    problems = []
+    if found["state"] != "running":
+        problems.append(mismatch("state of the domain", "running", found["state"]))
+    for key, what in (("vcpus", "vCPUs"), ("memory_mib", "memory in MiB")):
+        if expected.get(key) is not None and expected[key] != found[key]:
+            problems.append(mismatch(what, expected[key], found[key]))
+
+    if not found["disks"]:
+        problems.append(mismatch("disks", "at least one", "none"))
+    else:
+        disk = found["disks"][0]
+        if expected.get("disk_gib") and disk["gib"] != expected["disk_gib"]:
+            problems.append(mismatch(f"size of disk {disk['target']} in GiB", expected["disk_gib"], disk["gib"]))
+        if expected.get("disk_bus") and disk["bus"] != expected["disk_bus"]:
+            problems.append(mismatch(f"bus of disk {disk['target']}", expected["disk_bus"], disk["bus"]))
+
+    if expected.get("interfaces") is not None:
+        present = {nic["mac"]: nic for nic in found["interfaces"]}
+        wanted_macs = [wanted["mac"].lower() for wanted in expected["interfaces"]]
+        for wanted in expected["interfaces"]:
+            nic = present.get(wanted["mac"].lower())
+            if nic is None:
+                others = ", ".join(present) or "no interface"
+                problems.append(mismatch(f"interface {wanted['mac']}", "present", others))
+                continue
+            problems += compare_interface(wanted, nic, uuid)
+            address = wanted.get("address")
+            if address_on_console and address and not re.search(rf"(?<![\d.]){re.escape(address)}(?![\d.]*\d)", console):
+                problems.append(mismatch(f"interface {wanted['mac']}: address on the console", address, "not printed"))
+        for mac in sorted(set(present) - set(wanted_macs)):
+            problems.append(mismatch("interfaces", ", ".join(wanted_macs) or "none", f"also {mac}"))
+
+    if expected.get("console") and not re.search(expected["console"], console, re.M):
+        problems.append(mismatch("console log", f"matches '{expected['console']}'", "no match" if console else "empty"))
+    return problems
+
+
+def run(arguments: tuple[str, ...]) -> str:
+    """Return a command's output, '' if it fails or does not exist."""
+    try:
+        done = subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def bridge_of(tap: str, in_ovs: bool, sysfs: Path = Path("/sys/class/net")) -> str:
+    """Return the bridge that a tap device is plugged into, Open vSwitch's or the kernel's; '' for none."""
+    if in_ovs:
+        return run((*OVS, "iface-to-br", tap)).strip()
+    master = sysfs / tap / "master"
+    return master.resolve().name if master.exists() else ""
+
+
+def examine(domain: libvirt.virDomain) -> dict[str, Any]:
+    """Return what runs, as data. Raises libvirtError when the domain ends meanwhile."""
+    parsed = parse_domain(domain.XMLDesc())
+    state = domain.state()[0]
+    plugged = run(INTERFACES_COMMAND)
+    interfaces = ovs_interfaces(plugged) if plugged else {}
+    found: dict[str, Any] = {
+        "name": parsed.name,
+        "state": STATES[state] if state < len(STATES) else str(state),
+        "virt_type": parsed.virt_type,
+        "vcpus": parsed.vcpus,
+        "memory_mib": parsed.memory_mib,
+        "console_log": parsed.console_log,
+        "disks": [],
+        "interfaces": [],
+    }
+    for disk in parsed.disks:
+        found["disks"].append({**asdict(disk), "gib": round(domain.blockInfo(disk.target)[0] / GIB, 3)})
+    for nic in parsed.nics:
+        ids = interfaces.get(nic.target, {})
+        port_id = ids.get("iface-id") or nic.port_id
+        found["interfaces"].append(
+            {
+                **asdict(nic),
+                "bridge": bridge_of(nic.target, nic.target in interfaces) or nic.bridge,
+                "port_id": port_id,
+                "addresses": parsed.addresses.get(port_id, []),
+                "flows": ids.get("ovn-installed") == "true" if ids else None,
+                "vm_uuid": ids.get("vm-uuid", ""),
+            }
+        )
+    return found
+
+
+def report(uuid: str, problems: list[dict[str, Any]], name: str, console: str) -> str:
+    """Return the failure message."""
+    lines = [f"Instance {uuid} is not what Nova and Neutron say:"]
+    lines += [f"- {problem['what']}: expected {problem['expected']}, found {problem['found']}" for problem in problems]
+    if name:
+        lines += ["--- console", "\n".join(console.splitlines()[-20:]) or "(nothing)", qemu_log(name, 10)]
+    lines += [unit_log(unit, 10) for unit in ("nova-compute", "ovn-host" if name else "libvirtd")]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "uuid": {"type": "str", "required": True},
+            "expected": {
+                "type": "dict",
+                "required": True,
+                "options": {
+                    "vcpus": {"type": "int"},
+                    "memory_mib": {"type": "int"},
+                    "disk_gib": {"type": "int"},
+                    "disk_bus": {"type": "str", "default": "virtio"},
+                    "console": {"type": "str"},
+                    "interfaces": {
+                        "type": "list",
+                        "elements": "dict",
+                        "options": {
+                            "mac": {"type": "str", "required": True},
+                            "bridge": {"type": "str", "default": "br-int"},
+                            "port_id": {"type": "str"},
+                            "address": {"type": "str"},
+                            "network": {"type": "str"},
+                        },
+                    },
+                },
+            },
+            "address_on_console": {"type": "bool", "default": True},
+            "timeout": {"type": "int", "default": 60},
+            "uri": {"type": "str", "default": "qemu:///system"},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    uuid, expected = params["uuid"].lower(), params["expected"]
+    libvirt, connection = connect(module, params["uri"])
+    deadline = time.monotonic() + params["timeout"]
+    while True:
+        found: dict[str, Any] = {}
+        console = ""
+        try:
+            found = examine(connection.lookupByUUIDString(uuid))
+            console = console_text(found["console_log"]) if found["console_log"] else ""
+            problems = compare(uuid, expected, found, console, params["address_on_console"])
+        except libvirt.libvirtError as error:
+            present = ", ".join(f"{domain.name()} ({domain.UUIDString()})" for domain in connection.listAllDomains())
+            problems = [mismatch("domain", f"one with the UUID {uuid}", f"{error}; present: {present or 'none'}")]
+        if not problems:
+            break
+        if time.monotonic() >= deadline:
+            module.fail_json(
+                msg=report(uuid, problems, found.get("name", ""), console), mismatches=problems, found=found
+            )
+        time.sleep(1)
+    module.exit_json(
+        changed=False, found=found, mismatches=[], console="\n".join(console.splitlines()[-20:])
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+#!/usr/bin/python3
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Documentation of the action plugin of the same name, which does the work."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: preflight
+short_description: Check a host and its variables, and fail with every problem at once
+version_added: "0.1.0"
+description:
+  - Runs the module preflight_facts on the host and checks what it found against the host's variables.
+  - Reads C(flat_interface), C(public_interface), C(flat_network_bridge), C(fixed_range), C(network_size),
+    C(fixed_gateway), C(cloud_management_address), the inventory's groups, and every variable that the inventory sets.
+    These are checked against the argument specs of all roles, for unknown names, wrong types, and secrets that are
+    empty or cannot be written to a file. A secret's value is never shown.
+  - Fails with all problems of the host in one message, each with the variable, its value, why it cannot work and what
+    to write instead. Notes, which do not fail, are printed.
+options:
+  ports:
+    description: Ports that must be free, or held by a unit of ours.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      port:
+        description: Port number.
+        type: int
+        required: true
+      protocol:
+        description: Transport protocol.
+        type: str
+        choices: [tcp, udp]
+        default: tcp
+      groups:
+        description: Inventory groups whose hosts need the port.
+        type: list
+        elements: str
+        required: true
+      units:
+        description: systemd units that may hold the port.
+        type: list
+        elements: str
+        required: true
+      purpose:
+        description: What needs the port, for the message.
+        type: str
+        required: true
+  minimum_memory_mib:
+    description: Memory in MiB that the host must have.
+    type: int
+    required: true
+  minimum_disk_mib:
+    description: Free disk in MiB that / and /var must have before the first deployment.
+    type: int
+    required: true
+  minimum_disk_deployed_mib:
+    description: Free disk in MiB that / and /var must have once the packages are installed.
+    type: int
+    required: true
+  maximum_clock_skew:
+    description: Seconds by which the host's clock may differ from that of the computer that runs Ansible.
+    type: int
+    required: true
+attributes:
+  check_mode:
+    description: Changes nothing in either mode.
+    support: full
+  diff_mode:
+    description: There is nothing to show.
+    support: none
+notes:
+  - Variables that earlier tasks set or registered are not the inventory's and are not checked.
+author: The Kilonova authors (@kilonova)
+"""
+
+EXAMPLES = r"""
+- name: Check the host and its variables
+  preflight:
+    ports:
+      - {port: 5000, groups: [controller], purpose: Keystone, units: [haproxy.service, keystone.service]}
+    minimum_memory_mib: 4608
+    minimum_disk_mib: 6144
+    minimum_disk_deployed_mib: 512
+    maximum_clock_skew: 10
+"""
+
+RETURN = r"""
+notes:
+  description: What works, but differently than one may expect.
+  returned: success
+  type: list
+  elements: str
+  sample: ["The kernel has no openvswitch module: Open vSwitch forwards in user space, which is slower."]
+msg:
+  description: All problems of the host, one numbered line each.
+  returned: failure
+  type: str
+ansible_facts:
+  description: The fact C(preflight_facts), what the module preflight_facts returns as C(facts).
+  returned: success
+  type: dict
+"""

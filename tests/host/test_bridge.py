@@ -1,0 +1,79 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""br0 over eth0, as the old exercise shows it, and the way from it into OVN."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.on("controller", "compute")
+
+
+def link(host: Any, name: str) -> dict[str, Any]:
+    done = host.run(f"ip -json -details link show {name}")
+    assert done.rc == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)[0]
+    return found
+
+
+def addresses(host: Any, name: str) -> list[str]:
+    done = host.run(f"ip -json -4 addr show {name}")
+    assert done.rc == 0, done.stderr
+    return [entry["local"] for interface in json.loads(done.stdout) for entry in interface["addr_info"]]
+
+
+def test_ip_shows_the_bridge(site: Any, host: Any) -> None:
+    assert site.bridge in host.check_output("ip a")
+    assert link(host, site.bridge)["operstate"] == "UP"
+    assert site.management_address in addresses(host, site.bridge)
+
+
+def test_brctl_shows_the_interface_under_the_bridge(site: Any, host: Any) -> None:
+    shown = host.check_output("brctl show %s", site.bridge)
+    assert shown.splitlines()[1].split()[0] == site.bridge
+    assert site.flat_interface in shown.split()
+    assert addresses(host, site.flat_interface) == []
+
+
+def test_bridge_has_the_interfaces_mac(site: Any, host: Any) -> None:
+    assert link(host, site.bridge)["address"] == link(host, site.flat_interface)["address"]
+
+
+def test_bridge_forwards_at_once(site: Any, host: Any) -> None:
+    bridge = link(host, site.bridge)["linkinfo"]["info_data"]
+    assert bridge["stp_state"] == 0
+    assert bridge["forward_delay"] == 0
+
+
+def test_interfaces_file_says_so(site: Any, host: Any) -> None:
+    words = [line.split() for line in host.file("/etc/network/interfaces").content_string.splitlines()]
+    assert ["auto", site.bridge] in words
+    assert ["iface", site.flat_interface, "inet", "manual"] in words
+    assert any(line[:3] == ["iface", site.bridge, "inet"] for line in words)
+    assert ["bridge_ports", site.flat_interface] in words
+    assert ["bridge_stp", "off"] in words
+    assert ["bridge_fd", "0"] in words
+    assert ["bridge_maxwait", "0"] in words
+
+
+def test_gateway_of_the_guests(site: Any, host: Any) -> None:
+    gateway = site.fixed_gateway or str(ipaddress.ip_network(site.fixed_range)[1])
+    serves = site.first and not site.fixed_gateway
+    assert (gateway in addresses(host, site.bridge)) is serves
+    forwarding = host.check_output("cat /proc/sys/net/ipv4/ip_forward") == "1"
+    masquerades = "masquerade" in host.check_output("nft list ruleset")
+    assert not serves or (forwarding and masquerades)
+
+
+def test_bridge_is_joined_to_ovn(site: Any, host: Any) -> None:
+    mappings = host.check_output("ovs-vsctl get open_vswitch . external_ids:ovn-bridge-mappings").strip('"')
+    bridge = mappings.partition(":")[2]
+    ports = host.check_output("ovs-vsctl list-ports %s", bridge).split()
+    inside = [port for port in ports if not port.startswith("patch-")]
+    assert len(inside) == 1
+    peer = link(host, inside[0])["link"]
+    assert link(host, peer)["master"] == site.bridge

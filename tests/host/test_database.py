@@ -1,0 +1,72 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""MariaDB's and RabbitMQ's accounts."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+SCHEMAS = {
+    "keystone": {"keystone"},
+    "glance": {"glance"},
+    "placement": {"placement"},
+    "neutron": {"neutron"},
+    "nova": {"nova", "nova_api", "nova_cell0"},
+}
+# Accounts that MariaDB itself makes, for its socket only.
+BUILT_IN = {"root", "mysql", "mariadb.sys"}
+
+
+def query(host: Any, statement: str) -> list[list[str]]:
+    done = host.run("mariadb --batch --skip-column-names --execute=%s", statement)
+    assert done.rc == 0, done.stderr
+    return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+def accounts(host: Any) -> list[tuple[str, str]]:
+    return [(row[0], row[1]) for row in query(host, "SELECT user, host FROM mysql.user WHERE is_role = 'N'")]
+
+
+def test_no_anonymous_user(host: Any) -> None:
+    assert [account for account in accounts(host) if not account[0]] == []
+
+
+def test_root_logs_in_on_the_host_only(host: Any) -> None:
+    assert [account for account in accounts(host) if account[0] in BUILT_IN and account[1] != "localhost"] == []
+
+
+def test_there_is_no_other_user(host: Any) -> None:
+    assert {user for user, _ in accounts(host)} - BUILT_IN == set(SCHEMAS)
+
+
+def test_each_service_may_use_its_schemas_only(host: Any) -> None:
+    for user, origin in accounts(host):
+        if user in BUILT_IN:
+            continue
+        grants = [row[0] for row in query(host, f"SHOW GRANTS FOR `{user}`@`{origin}`")]
+        everywhere = [grant for grant in grants if " ON *.*" in grant]
+        assert all(grant.startswith("GRANT USAGE ON *.*") for grant in everywhere), user
+        schemas = {match[1].replace("\\", "") for grant in grants if (match := re.search(r" ON `([^`]+)`\.\*", grant))}
+        assert schemas == SCHEMAS[user], user
+        assert not any("WITH GRANT OPTION" in grant for grant in grants), user
+
+
+def test_no_test_database(host: Any) -> None:
+    names = {row[0] for row in query(host, "SHOW DATABASES")}
+    assert "test" not in names
+    assert set().union(*SCHEMAS.values()) <= names
+
+
+def test_snapshot_isolation_is_off(host: Any) -> None:
+    assert query(host, "SELECT @@GLOBAL.innodb_snapshot_isolation") == [["0"]]
+
+
+def test_no_guest_in_the_queue(host: Any) -> None:
+    users = {
+        entry["user"]: entry["tags"]
+        for entry in json.loads(host.check_output("rabbitmqctl -q --formatter json list_users"))
+    }
+    assert "guest" not in users
+    assert len(users) == 1

@@ -1,0 +1,78 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Who listens where: databases, queues and APIs on loopback, clients' way in through HAProxy."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any, NamedTuple
+
+import pytest
+
+API_PORTS = {5000, 6080, 6083, 8774, 8775, 8778, 9292, 9696}
+LOOPBACK_ONLY = {
+    3306: "MariaDB",
+    11211: "memcached",
+    6640: "Open vSwitch's database",
+    6641: "OVN's northbound database",
+}
+MANAGEMENT_ONLY = {5672: "RabbitMQ", 25672: "Erlang", 4369: "epmd", 6642: "OVN's southbound database"}
+SSH = 22
+
+
+class Listener(NamedTuple):
+    address: str
+    port: int
+    process: str
+
+
+def listeners(host: Any) -> list[Listener]:
+    """All TCP listeners outside of the namespaces of guests' networks."""
+    done = host.run("ss -H -l -n -t -p")
+    assert done.rc == 0, done.stderr
+    found = []
+    for line in done.stdout.splitlines():
+        fields = line.split()
+        address, _, port = fields[3].rpartition(":")
+        process = fields[5] if len(fields) > 5 else ""
+        found.append(Listener(address.strip("[]").partition("%")[0], int(port), process))
+    return found
+
+
+def is_loopback(address: str) -> bool:
+    return address not in ("*", "") and ipaddress.ip_address(address).is_loopback
+
+
+def is_wildcard(address: str) -> bool:
+    return address in ("*", "", "0.0.0.0", "::")
+
+
+@pytest.mark.on("controller", "compute")
+def test_only_ssh_listens_on_every_address(host: Any) -> None:
+    assert [one for one in listeners(host) if is_wildcard(one.address) and one.port != SSH] == []
+
+
+def test_apis_are_reached_through_haproxy_only(site: Any, host: Any) -> None:
+    served = [one for one in listeners(host) if one.port in API_PORTS]
+    outside = [one for one in served if not is_loopback(one.address)]
+    assert {one.port for one in outside} == API_PORTS
+    assert [one for one in outside if one.address != site.api_address or "haproxy" not in one.process] == []
+    assert [one for one in served if is_loopback(one.address) and "haproxy" in one.process] == []
+
+
+def test_database_and_cache_are_on_loopback(host: Any) -> None:
+    found = [one for one in listeners(host) if one.port in LOOPBACK_ONLY]
+    assert [one for one in found if not is_loopback(one.address)] == []
+    assert {3306, 11211} <= {one.port for one in found}
+
+
+@pytest.mark.on("controller", "compute")
+def test_queue_and_ovn_are_on_the_management_network(site: Any, host: Any) -> None:
+    found = [one for one in listeners(host) if one.port in MANAGEMENT_ONLY]
+    assert [one for one in found if not is_loopback(one.address) and one.address != site.management_address] == []
+
+
+@pytest.mark.on("compute")
+def test_guests_screens_are_on_the_management_network(site: Any, host: Any) -> None:
+    screens = [one for one in listeners(host) if "qemu" in one.process]
+    assert [one for one in screens if not is_loopback(one.address) and one.address != site.management_address] == []

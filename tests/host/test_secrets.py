@@ -1,0 +1,183 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""No secret where others can read it: files, process list, logs."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+pytestmark = pytest.mark.on("controller", "compute")
+
+CONTROLLER_MODES = {
+    "/etc/keystone/keystone.conf": ("root", "keystone", 0o640),
+    "/etc/glance/glance-api.conf": ("root", "glance", 0o640),
+    "/etc/placement/placement.conf": ("root", "placement", 0o640),
+    "/etc/neutron/neutron.conf": ("root", "neutron", 0o640),
+    "/etc/neutron/plugins/ml2/ml2_conf.ini": ("root", "neutron", 0o640),
+    "/etc/nova/nova.conf": ("root", "nova", 0o640),
+    "/etc/nova/api-paste.ini": ("root", "nova", 0o640),
+    "/etc/openstack/clouds.yaml": ("root", "root", 0o600),
+    "/root/openrc": ("root", "root", 0o600),
+    "/root/.ssh/kilonova_id_ed25519": ("root", "root", 0o600),
+}
+COMPUTE_MODES = {
+    "/etc/nova/nova.conf": ("root", "nova", 0o640),
+    "/etc/nova/nova-compute.conf": ("root", "nova", 0o640),
+    "/etc/neutron/neutron_ovn_metadata_agent.ini": ("root", "neutron", 0o640),
+}
+
+# Directories in which nothing may hold a secret and be readable by others. /proc and /sys are looked at separately.
+READABLE_ROOTS = ["/boot", "/etc", "/home", "/opt", "/root", "/run", "/srv", "/tmp", "/usr/local", "/var"]
+SCAN = r"""
+import base64, os, stat, subprocess, sys
+needles = {base64.b64decode(key): name for key, name in ARGUMENTS[0].items()}
+found = []
+def names_in(data):
+    return sorted({name for needle, name in needles.items() if needle in data})
+def reachable(path, cache={}):
+    if path not in cache:
+        cache[path] = path == "/" or (bool(os.stat(path).st_mode & 0o001) and reachable(os.path.dirname(path)))
+    return cache[path]
+"""
+SCAN_FILES = (
+    SCAN
+    + r"""
+def scan(path, state):
+    with open(path, "rb") as stream:
+        overlap, longest = b"", max(map(len, needles))
+        while block := stream.read(1 << 20):
+            if hits := names_in(overlap + block):
+                found.append([path, oct(state.st_mode & 0o7777), hits])
+                return
+            overlap = block[-longest:]
+seen = 0
+for root in ARGUMENTS[1]:
+    for directory, children, files in os.walk(root):
+        # Other file systems, such as the instances' network namespaces, are no files of this host.
+        children[:] = [name for name in children if not os.path.islink(os.path.join(directory, name))]
+        if ARGUMENTS[2] == "others" and not reachable(directory):
+            children[:] = []
+            continue
+        for name in files:
+            path = os.path.join(directory, name)
+            try:
+                state = os.lstat(path)
+                if not stat.S_ISREG(state.st_mode) or (ARGUMENTS[2] == "others" and not state.st_mode & 0o004):
+                    continue
+                seen += 1
+                scan(path, state)
+            except OSError:
+                continue  # Gone meanwhile, or a file of the kernel's that not even root can read.
+print(json.dumps({"seen": seen, "found": found}))
+"""
+)
+SCAN_PROCESSES = (
+    SCAN
+    + r"""
+seen = 0
+for name in os.listdir("/proc"):
+    if not name.isdigit():
+        continue
+    try:
+        with open(f"/proc/{name}/cmdline", "rb") as stream:
+            words = stream.read()
+    except OSError:
+        continue
+    seen += 1
+    if hits := names_in(words):
+        found.append([name, words.split(b"\0")[0].decode(), hits])
+print(json.dumps({"seen": seen, "found": found}))
+"""
+)
+SCAN_JOURNAL = (
+    SCAN
+    + r"""
+journal = subprocess.run(["journalctl", "--no-pager", "--quiet", "--all", "-o", "cat"], capture_output=True).stdout
+for line in journal.splitlines():
+    if hits := names_in(line):
+        found.append(hits)
+print(json.dumps({"seen": len(journal), "found": found}))
+"""
+)
+
+
+def forms(secret: str) -> set[str]:
+    """A secret as it is written in plain text, in URLs, and in oslo.config files."""
+    quoted = quote(secret, safe="")
+    return {secret, quoted, secret.replace("$", "$$"), secret.replace("'", "''"), secret.replace("\\", "\\\\")}
+
+
+@pytest.fixture(scope="module")
+def needles(generated_secrets: dict[str, str]) -> dict[str, str]:
+    """Every form of every secret, encoded, with the secret's name."""
+    assert all(len(secret) >= 8 for secret in generated_secrets.values()), "too short to look for"
+    return {
+        base64.b64encode(form.encode()).decode(): name
+        for name, secret in generated_secrets.items()
+        for form in forms(secret)
+    }
+
+
+def assert_mode(host: Any, path: str, user: str, group: str, mode: int) -> None:
+    file = host.file(path)
+    assert file.exists, f"{path} is missing"
+    assert (file.user, file.group, oct(file.mode)) == (user, group, oct(mode)), path
+
+
+@pytest.mark.on("controller")
+@pytest.mark.parametrize("path", CONTROLLER_MODES)
+def test_modes_on_controllers(host: Any, path: str) -> None:
+    assert_mode(host, path, *CONTROLLER_MODES[path])
+
+
+@pytest.mark.on("compute")
+@pytest.mark.parametrize("path", COMPUTE_MODES)
+def test_modes_on_computes(host: Any, path: str) -> None:
+    assert_mode(host, path, *COMPUTE_MODES[path])
+
+
+def test_search_finds_what_is_there(run_python: Callable[..., Any], needles: dict[str, str]) -> None:
+    """The searches below would find nothing if they did not work: nova.conf holds secrets, for its own group."""
+    result = run_python(SCAN_FILES, needles, ["/etc/nova"], "all")
+    assert "/etc/nova/nova.conf" in [path for path, _, _ in result["found"]]
+
+
+def test_no_secret_in_a_file_that_others_can_read(run_python: Callable[..., Any], needles: dict[str, str]) -> None:
+    result = run_python(SCAN_FILES, needles, READABLE_ROOTS, "others")
+    assert result["found"] == []
+    assert result["seen"] > 1000
+
+
+def test_no_secret_in_the_logs(run_python: Callable[..., Any], needles: dict[str, str]) -> None:
+    result = run_python(SCAN_FILES, needles, ["/var/log"], "all")
+    assert result["found"] == []
+    assert result["seen"] > 5
+
+
+def test_no_secret_in_the_journal(run_python: Callable[..., Any], needles: dict[str, str]) -> None:
+    result = run_python(SCAN_JOURNAL, needles)
+    assert result["found"] == []
+    assert result["seen"] > 1000
+
+
+def test_no_secret_in_the_process_list(run_python: Callable[..., Any], needles: dict[str, str]) -> None:
+    result = run_python(SCAN_PROCESSES, needles)
+    assert result["found"] == []
+    assert result["seen"] > 20
+
+
+@pytest.mark.on("controller")
+@pytest.mark.parametrize("directory", ["/etc/keystone/fernet-keys", "/etc/keystone/credential-keys"])
+def test_keystone_keys(host: Any, directory: str) -> None:
+    listed = host.file(directory)
+    assert (listed.user, listed.group, oct(listed.mode)) == ("keystone", "keystone", "0o700")
+    keys = listed.listdir()
+    assert {"0", "1"} <= set(keys)
+    for key in keys:
+        file = host.file(f"{directory}/{key}")
+        assert (file.user, oct(file.mode)) == ("keystone", "0o600"), key

@@ -1,0 +1,88 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Services run now and after the next boot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+CONTROLLER = (
+    "mariadb",
+    "rabbitmq-server",
+    "memcached",
+    "haproxy",
+    "keystone",
+    "glance-api",
+    "placement-api",
+    "neutron-api",
+    "neutron-rpc-server",
+    "nova-api",
+    "nova-api-metadata",
+    "nova-conductor",
+    "nova-scheduler",
+    "nova-novncproxy",
+    "nova-serialproxy",
+    "ovn-ovsdb-server-nb",
+    "ovn-ovsdb-server-sb",
+    "ovn-northd",
+)
+COMPUTE = ("nova-compute", "libvirtd", "neutron-ovn-metadata-agent")
+EVERYWHERE = ("openvswitch-switch", "ovn-controller", "networking", "ssh")
+# Pulled in by ovn-central and ovn-host rather than enabled themselves; their parents are.
+STATIC = {"enabled", "static", "enabled-runtime", "alias", "indirect"}
+
+
+def states(host: Any, units: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+    """Unit: (active state, unit file state), in one call."""
+    done = host.run(f"systemctl show --property=Id,ActiveState,UnitFileState {' '.join(units)}")
+    assert done.rc == 0, done.stderr
+    found = {}
+    for block in done.stdout.strip().split("\n\n"):
+        fields = dict(line.split("=", 1) for line in block.splitlines())
+        found[fields["Id"].removesuffix(".service")] = (fields["ActiveState"], fields["UnitFileState"])
+    return found
+
+
+def assert_running(host: Any, units: tuple[str, ...]) -> None:
+    found = states(host, units)
+    assert {name: state for name, state in found.items() if state[0] != "active"} == {}
+    assert {name: state for name, state in found.items() if state[1] not in STATIC} == {}
+
+
+def test_control_plane_runs(host: Any) -> None:
+    assert_running(host, CONTROLLER)
+
+
+@pytest.mark.on("compute")
+def test_compute_runs(host: Any) -> None:
+    assert_running(host, COMPUTE)
+
+
+@pytest.mark.on("controller", "compute")
+def test_network_runs(host: Any) -> None:
+    assert_running(host, EVERYWHERE)
+
+
+@pytest.mark.on("controller", "compute")
+def test_no_unit_has_failed(host: Any) -> None:
+    done = host.run("systemctl list-units --failed --plain --no-legend")
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.on("controller", "compute")
+def test_system_is_running(host: Any) -> None:
+    assert host.run("systemctl is-system-running").stdout.strip() == "running"
+
+
+@pytest.mark.on("controller", "compute")
+def test_no_service_restarts_again_and_again(host: Any) -> None:
+    done = host.run("systemctl show --property=Id,NRestarts --type=service --state=active '*'")
+    blocks = [dict(line.split("=", 1) for line in block.splitlines()) for block in done.stdout.strip().split("\n\n")]
+    assert {block["Id"]: block["NRestarts"] for block in blocks if int(block.get("NRestarts", 0)) > 3} == {}
+
+
+@pytest.mark.on("controller", "compute")
+def test_no_guard_against_starting_services_is_left(host: Any) -> None:
+    assert not host.file("/usr/sbin/policy-rc.d").exists
