@@ -37,7 +37,9 @@ def sentences(value: str | list[str] | None) -> str:
 
 def code(value: Any) -> str:
     """A value as YAML has it, in one line, as code."""
-    text = value if isinstance(value, str) and value.strip() else yaml.safe_dump(value, default_flow_style=True, width=10**6)
+    text = value if isinstance(value, str) else ""
+    if not text.strip():
+        text = yaml.safe_dump(value, default_flow_style=True, width=10**6)
     text = " ".join(text.replace("\n...\n", "").split())
     fence = "``" if "`" in text else "`"
     return f"{fence}{text}{fence}".replace("|", "\\|")
@@ -83,7 +85,8 @@ def page(role: str, specification: Mapping[str, Any], defaults: Mapping[str, Any
         for paragraph in [description] if isinstance(description, str) else description:
             lines += ["", sentences(paragraph)]
         table = rows(entry.get("options") or {}, defaults)
-        lines += ["", "| Variable | Type | Default | Meaning |", "|---|---|---|---|", *table] if table else ["", "No variables."]
+        heading = ["| Variable | Type | Default | Meaning |", "|---|---|---|---|"]
+        lines += ["", *heading, *table] if table else ["", "No variables."]
     return "\n".join([*lines, ""])
 
 

@@ -8,8 +8,9 @@ import configparser
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -52,7 +53,10 @@ def oslo(value: str) -> str:
 def service_conf(rendered: Files) -> Iterator[tuple[str, configparser.ConfigParser]]:
     """All files that oslo.config reads, parsed."""
     for host, file, text in texts(rendered):
-        if re.search(r"/(nova|nova-compute|neutron|glance-api|placement|keystone|ml2_conf|neutron_ovn_\w+)\.(conf|ini)$", file.dest):
+        if re.search(
+            r"/(nova|nova-compute|neutron|glance-api|placement|keystone|ml2_conf|neutron_ovn_\w+)\.(conf|ini)$",
+            file.dest,
+        ):
             yield f"{host}:{file.dest}", ini(text)
 
 
@@ -62,13 +66,17 @@ def test_files_are_whole(rendered: Files) -> None:
         assert text.strip(), where
         assert text.endswith("\n"), where
         assert not re.search(r"\{\{|\{%|\bundefined\b", text, re.IGNORECASE), where
-        assert not re.search(r"=\s*(None|True|False)$", text.replace(SECRET, ""), re.MULTILINE), f"{where}: a Python value"
+        assert not re.search(r"=\s*(None|True|False)$", text.replace(SECRET, ""), re.MULTILINE), (
+            f"{where}: a Python value"
+        )
 
 
 def test_ini_files_are_well_formed(rendered: Files) -> None:
     parsed = 0
     for host, file, text in texts(rendered):
-        if Path(file.dest).suffix == ".ini" or re.fullmatch(r"/etc/(nova|neutron|glance|keystone|placement)/.*\.conf", file.dest):
+        if Path(file.dest).suffix == ".ini" or re.fullmatch(
+            r"/etc/(nova|neutron|glance|keystone|placement)/.*\.conf", file.dest
+        ):
             # PasteDeploy's files also map paths, written "/v2.1: application".
             delimiters = ("=", ": ") if file.dest.endswith("paste.ini") else ("=",)
             assert ini(text, delimiters).sections(), f"{host}:{file.dest}"
@@ -77,7 +85,7 @@ def test_ini_files_are_well_formed(rendered: Files) -> None:
 
 
 def test_json_and_yaml_files_are_well_formed(rendered: Files) -> None:
-    parsers = {".json": json.loads, ".yaml": yaml.safe_load}
+    parsers: dict[str, Callable[[str], Any]] = {".json": json.loads, ".yaml": yaml.safe_load}
     loaded = {
         file.dest: parsers[Path(file.dest).suffix](text)
         for _, file, text in texts(rendered)
@@ -131,7 +139,9 @@ def test_files_with_secrets_are_not_for_everyone(rendered: Files) -> None:
 
 
 def test_haproxy_serves_every_api(rendered: Files) -> None:
-    served = {int(port) for _, file, text in texts(rendered) if file.dest.endswith("haproxy.cfg") for port in bound(text)}
+    served = {
+        int(port) for _, file, text in texts(rendered) if file.dest.endswith("haproxy.cfg") for port in bound(text)
+    }
     assert served == API_PORTS
 
 
@@ -161,7 +171,10 @@ def test_a_compute_knows_no_database_password() -> None:
 
 def test_addresses_are_those_of_the_inventory() -> None:
     sample = rendering.load("multihost")
-    nova = {host: ini(next(f.text or "" for f in sample.files(host) if f.dest == "/etc/nova/nova.conf")) for host in sample.hosts()}
+    nova = {
+        host: ini(next(f.text or "" for f in sample.files(host) if f.dest == "/etc/nova/nova.conf"))
+        for host in sample.hosts()
+    }
     assert {host: conf.get("DEFAULT", "my_ip") for host, conf in nova.items()} == {
         "ctl1": "192.0.2.10",
         "cmp1": "192.0.2.21",
@@ -176,7 +189,11 @@ def test_overrides_reach_the_file(option: str) -> None:
     sample = rendering.load("all_in_one")
     variables = sample.variables("cloud1") | {"nova_conf_overrides": {section: {name: "from the site"}}}
     service = next(service for service in sample.services("cloud1") if service["name"] == "nova")
-    files = [item | {"overrides": variables["nova_conf_overrides"]} for item in service["files"] if item["dest"].endswith("nova.conf")]
+    files = [
+        item | {"overrides": variables["nova_conf_overrides"]}
+        for item in service["files"]
+        if item["dest"].endswith("nova.conf")
+    ]
     text = sample.render("cloud1", service | {"files": files}, variables)[0].text
     assert ini(text or "").get(section, name) == "from the site"
 
@@ -190,10 +207,18 @@ def test_every_template_is_rendered_here_or_used_by_a_task() -> None:
     }
     code = "".join(
         path.read_text()
-        for pattern in ("roles/*/tasks/*.yml", "roles/*/templates/*", "templates/*", "plugins/action/*.py", "playbooks/**/*")
+        for pattern in (
+            "roles/*/tasks/*.yml",
+            "roles/*/templates/*",
+            "templates/*",
+            "plugins/action/*.py",
+            "playbooks/**/*",
+        )
         for path in PROJECT.glob(pattern)
         if path.is_file()
     )
     templates = [*PROJECT.glob("roles/*/templates/*.j2"), *PROJECT.glob("templates/*.j2")]
-    unused = [str(path.relative_to(PROJECT)) for path in templates if path.name not in sources and path.name not in code]
+    unused = [
+        str(path.relative_to(PROJECT)) for path in templates if path.name not in sources and path.name not in code
+    ]
     assert unused == []

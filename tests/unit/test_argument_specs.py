@@ -15,7 +15,14 @@ import yaml
 PROJECT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.parent.parent for path in (PROJECT / "roles").glob("*/tasks/main.yml"))
 # Names that operators of Nova have known since nova-network; the role cloud owns them.
-UNPREFIXED = {"flat_interface", "flat_network_bridge", "public_interface", "fixed_range", "network_size", "fixed_gateway"}
+UNPREFIXED = {
+    "flat_interface",
+    "flat_network_bridge",
+    "public_interface",
+    "fixed_range",
+    "network_size",
+    "fixed_gateway",
+}
 PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "path": (str,),
@@ -70,7 +77,9 @@ def disagreements(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> It
             yield f"{name}: meta/argument_specs.yml does not give the default {default!r}"
         if not is_template(default) and default is not None:
             allowed = PYTHON_TYPES[option.get("type", "str")]
-            if not isinstance(default, allowed) or (isinstance(default, bool) and bool not in allowed and object not in allowed):
+            if not isinstance(default, allowed) or (
+                isinstance(default, bool) and bool not in allowed and object not in allowed
+            ):
                 yield f"{name}: {default!r} is not of type {option.get('type', 'str')}"
         if option.get("choices") and not is_template(default) and default not in option["choices"]:
             yield f"{name}: {default!r} is not one of its choices"

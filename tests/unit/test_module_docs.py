@@ -193,7 +193,9 @@ def test_return_values_are_described(module: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_module_has_unit_tests(module: str) -> None:
-    uses = re.compile(rf"^\s*(import |from |from plugins\.action\.|from plugins\.action import .*){module}\b", re.MULTILINE)
+    uses = re.compile(
+        rf"^\s*(import |from |from plugins\.action\.|from plugins\.action import .*){module}\b", re.MULTILINE
+    )
     tests = [path for path in (PROJECT / "tests" / "unit").glob("test_*.py") if uses.search(path.read_text())]
     assert tests, f"no test in tests/unit imports {module}"
 
@@ -205,8 +207,21 @@ def test_action_plugin_is_documented_as_a_module(action: str) -> None:
 
 @pytest.mark.skipif(not MODULES, reason="there are no modules")
 def test_ansible_doc_renders_all_modules() -> None:
-    command = [sys.executable, "-m", "ansible", "doc", "-t", "module", "-M", str(PROJECT / "library"), "--json", *MODULES]
-    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"ANSIBLE_NOCOLOR": "1"}, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "ansible",
+        "doc",
+        "-t",
+        "module",
+        "-M",
+        str(PROJECT / "library"),
+        "--json",
+        *MODULES,
+    ]
+    result = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"ANSIBLE_NOCOLOR": "1"}, check=False
+    )
     assert result.returncode == 0, result.stderr
     rendered = json.loads(result.stdout)
     assert sorted(rendered) == MODULES
@@ -235,7 +250,10 @@ def test_equal_options_have_no_differences() -> None:
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"name": {"type": "path", "required": True}}, "name: type is 'str' in the documentation, 'path' in argument_spec"),
+        (
+            {"name": {"type": "path", "required": True}},
+            "name: type is 'str' in the documentation, 'path' in argument_spec",
+        ),
         ({"name": {"type": "str"}}, "name: required is True in the documentation, False in argument_spec"),
         ({"other": {}}, "other is not documented"),
         (

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible import constants
 
 from tools import install_collections
 
@@ -28,24 +27,36 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def stated(name: str) -> list[str]:
+    """Lines of a requirements file that are not comments."""
+    return [line for line in (PROJECT / name).read_text().splitlines() if line and not line.startswith("#")]
+
+
 def used_collections() -> set[str]:
     """Collections whose modules, plugins or callbacks the project names."""
     text = ""
-    for pattern in ("site.yml", "ansible.cfg", "playbooks/**/*.yml", "roles/**/*.yml", "molecule/**/*.yml", "tools/*.py"):
+    for pattern in (
+        "site.yml",
+        "ansible.cfg",
+        "playbooks/**/*.yml",
+        "roles/**/*.yml",
+        "molecule/**/*.yml",
+        "tools/*.py",
+    ):
         text += "".join(path.read_text() for path in PROJECT.glob(pattern) if path.is_file())
     named = re.findall(r"\b((?:ansible|community|openstack)\.[a-z_]+)\.[a-z_]+\b", text)
     return {name for name in named if name.split(".")[1] not in {"cfg", "log"}} - BUILTIN
 
 
 def test_every_requirement_is_pinned_exactly() -> None:
-    lines = [line for line in (PROJECT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
-    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.!+-]*", line)] == []
+    assert [
+        line for line in stated("requirements.txt") if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.!+-]*", line)
+    ] == []
 
 
 def test_pins_cover_what_is_asked_for() -> None:
-    asked = [line for line in (PROJECT / "requirements.in").read_text().splitlines() if line and not line.startswith("#")]
     pinned = {normal(name): version for name, version in PINNED.items()}
-    for line in asked:
+    for line in stated("requirements.in"):
         name, _, version = line.partition("==")
         assert normal(name) in pinned, f"{name} is not in requirements.txt: run make pins"
         assert not version or pinned[normal(name)] == version, f"requirements.txt has another {name}: run make pins"
@@ -61,7 +72,7 @@ def test_collections_are_those_that_are_used() -> None:
 
 
 def test_installed_collections_are_the_wanted_ones() -> None:
-    root = Path(constants.config.get_config_value("COLLECTIONS_PATHS")[0])
+    root = PROJECT / ".cache" / "collections"
     wanted = install_collections.wanted_collections(PROJECT / "requirements.yml")
     assert install_collections.problems(root, wanted) == []
 
