@@ -93,10 +93,11 @@ attributes:
     description: A build takes a few seconds of processor time and can run beside other work.
 notes:
   - Building works on amd64. On other architectures set O(source).
-  - Building needs C(mke2fs) (package e2fsprogs) on the host; other tools are taken from packages without installing them.
+  - Building needs C(mke2fs) (package e2fsprogs) on the host; other tools come from packages that are not installed.
   - Fails when a package cannot be found or downloaded, a build step fails (with its message), the download fails or its
     checksum differs. What was there before stays.
-  - The serial console shows C(kilonova-guest), a colon and what happened, at last C(ready after SECONDS s, address ADDRESS).
+  - "The serial console shows what happens in lines that begin with C(kilonova-guest:), at last
+    C(ready after SECONDS s, address ADDRESS)."
   - "The metadata paths that the guest reads: https://docs.openstack.org/nova/latest/user/metadata.html"
 author: The Kilonova authors (@kilonova)
 """
@@ -264,10 +265,11 @@ class GuestImage:
                 "begins with a letter, and is not root (who cannot log in; the user may become root)."
             )
         for file in params["files"]:
-            if file["path"].startswith("/") or ".." in file["path"].split("/") or not re.fullmatch("[0-7]{3,4}", file["mode"]):
+            path, mode = file["path"], file["mode"]
+            if path.startswith("/") or ".." in path.split("/") or not re.fullmatch("[0-7]{3,4}", mode):
                 self.module.fail_json(
-                    msg=f"files has '{file['path']}' with mode '{file['mode']}'; a path is relative to the guest's root, "
-                    "without '..', and a mode has three or four octal digits."
+                    msg=f"files has '{path}' with mode '{mode}'; a path is relative to the guest's root, without '..', "
+                    "and a mode has three or four octal digits."
                 )
 
     def reasons(self) -> dict[str, Any]:

@@ -10,11 +10,10 @@ module: libvirt_instance
 short_description: Verify a Nova instance from below, on its hypervisor
 version_added: "0.1.0"
 description:
-  - Asks libvirt and Open vSwitch on the hypervisor whether an instance is what Nova and Neutron say that it is. Nothing
-    is changed.
-  - "Looked at: the domain runs; vCPUs and memory; size and bus of the first disk; for each interface the MAC, the bridge
-    that its tap device is plugged into, the Neutron port's id and whether OVN has set up its flows; the address that
-    Nova was given and the one that the guest printed; the console log."
+  - Asks libvirt and Open vSwitch on the hypervisor whether an instance is what Nova and Neutron say. Changes nothing.
+  - "Looked at: the domain runs; vCPUs and memory; size and bus of the first disk; for each interface the MAC, the
+    bridge that its tap device is plugged into, the Neutron port's id and whether OVN has set up its flows; the address
+    that Nova was given and the one that the guest printed; the console log."
   - Waits up to O(timeout) for all of it to be right, and then fails with everything that is not.
 options:
   uuid:
@@ -85,9 +84,10 @@ attributes:
     support: none
 notes:
   - Needs python3-libvirt, and C(ovs-vsctl) where bridges are Open vSwitch's.
-  - Fails with all mismatches, the console's last lines, and the last log lines of QEMU, nova-compute and ovn-controller.
-  - "The keys of an interface in Open vSwitch: https://www.ovn.org/support/dist-docs/ovn-controller.8.html (ovn-installed)
-    and os-vif (iface-id, attached-mac, vm-uuid)."
+  - Fails with all mismatches, the console's last lines, and the last log lines of QEMU, nova-compute and
+    ovn-controller.
+  - "The keys of an interface in Open vSwitch: https://www.ovn.org/support/dist-docs/ovn-controller.8.html
+    (ovn-installed) and os-vif (iface-id, attached-mac, vm-uuid)."
 author: The Kilonova authors (@kilonova)
 """
 
@@ -112,8 +112,8 @@ found:
   description:
     - "What runs: name, state, virt_type, vcpus, memory_mib, console_log (path)."
     - "disks: target, bus, source, format, gib (size in GiB)."
-    - "interfaces: mac, target (tap device), model, bridge, port_id, addresses (those Nova was given), flows (whether OVN
-      says that the port's flows are in place; null where OVN has no part in it)."
+    - "interfaces: mac, target (tap device), model, bridge, port_id, addresses (those Nova was given), flows (whether
+      OVN says that the port's flows are in place; null where OVN has no part in it), vm_uuid (as Open vSwitch has it)."
   type: dict
   returned: when the domain exists
 mismatches:
@@ -176,8 +176,14 @@ def compare_interface(wanted: dict[str, Any], nic: dict[str, Any], uuid: str) ->
         problems.append(mismatch(f"{what}: instance that Open vSwitch has for it (vm-uuid)", uuid, nic["vm_uuid"]))
     # Nova writes the addresses when it defines the domain; a port attached later is in the next definition only.
     if wanted.get("address") and nic["addresses"] and wanted["address"] not in nic["addresses"]:
-        problems.append(mismatch(f"{what}: address that Nova was given", wanted["address"], ", ".join(nic["addresses"])))
+        given = ", ".join(nic["addresses"])
+        problems.append(mismatch(f"{what}: address that Nova was given", wanted["address"], given))
     return problems
+
+
+def shows_address(text: str, address: str) -> bool:
+    """Say whether a text has an address, and not as a part of a longer one."""
+    return re.search(rf"(?<![\w.:]){re.escape(address)}(?![\w.:]*\w)", text) is not None
 
 
 def compare(
@@ -211,7 +217,7 @@ def compare(
                 continue
             problems += compare_interface(wanted, nic, uuid)
             address = wanted.get("address")
-            if address_on_console and address and not re.search(rf"(?<![\d.]){re.escape(address)}(?![\d.]*\d)", console):
+            if address_on_console and address and not shows_address(console, address):
                 problems.append(mismatch(f"interface {wanted['mac']}: address on the console", address, "not printed"))
         for mac in sorted(set(present) - set(wanted_macs)):
             problems.append(mismatch("interfaces", ", ".join(wanted_macs) or "none", f"also {mac}"))
@@ -336,9 +342,7 @@ def main() -> None:
                 msg=report(uuid, problems, found.get("name", ""), console), mismatches=problems, found=found
             )
         time.sleep(1)
-    module.exit_json(
-        changed=False, found=found, mismatches=[], console="\n".join(console.splitlines()[-20:])
-    )
+    module.exit_json(changed=False, found=found, mismatches=[], console="\n".join(console.splitlines()[-20:]))
 
 
 if __name__ == "__main__":

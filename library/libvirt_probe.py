@@ -125,7 +125,8 @@ import signal
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
 from xml.sax.saxutils import escape, quoteattr
 
 from ansible.module_utils.basic import AnsibleModule
@@ -139,6 +140,9 @@ if TYPE_CHECKING:
 PREFIX = "kilonova-probe-"
 GREETING = b"kilonova-probe: code runs in this guest"
 POLL_MILLISECONDS = 100
+DECIDING_OPTIONS = (
+    "virt_type", "machine", "cpu_mode", "memory_mib", "image", "kernel", "initramfs", "kernel_arguments", "expect",
+)  # fmt: skip
 # xor ax,ax; mov ds,ax; cld; mov si,text; next: lodsb; test al,al; jz done; mov bl,al; mov dx,0x3fd (line status of the
 # first serial port); wait: in al,dx; test al,0x20 (transmitter empty); jz wait; mov dx,0x3f8; mov al,bl; out dx,al;
 # jmp next; done: cli; halt: hlt; jmp halt; text:
@@ -168,7 +172,8 @@ def domain_xml(name: str, params: dict[str, Any], disk: tuple[str, str] | None) 
     )
     return (
         f"<domain type='{params['virt_type']}'><name>{name}</name><memory unit='MiB'>{params['memory_mib']}</memory>"
-        f"<vcpu>1</vcpu><os><type{machine}>hvm</type>{direct}<boot dev='hd'/></os><features><acpi/><apic/></features>{cpu}"
+        f"<vcpu>1</vcpu><os><type{machine}>hvm</type>{direct}<boot dev='hd'/></os>"
+        f"<features><acpi/><apic/></features>{cpu}"
         "<on_poweroff>destroy</on_poweroff><on_reboot>destroy</on_reboot><on_crash>destroy</on_crash>"
         f"<devices>{drive}<serial type='pty'/><console type='pty'/><memballoon model='none'/></devices></domain>"
     )
@@ -266,7 +271,6 @@ class Probe:
     def hypervisor(self) -> dict[str, Any]:
         """Return all that decides whether a guest that ran once still runs."""
         params = self.params
-        options = ("virt_type", "machine", "cpu_mode", "memory_mib", "image", "kernel", "initramfs", "kernel_arguments", "expect")
         return {
             "uri": params["uri"],
             "libvirt": self.connection.getLibVersion(),
@@ -274,7 +278,7 @@ class Probe:
             "kernel_release": os.uname().release,
             "processor": processor_model(Path("/proc/cpuinfo").read_text()),
             "files": [file_stamp(params[option]) for option in ("image", "kernel", "initramfs")],
-            **{option: params[option] for option in options},
+            **{option: params[option] for option in DECIDING_OPTIONS},
         }
 
     def stamped(self, hypervisor: dict[str, Any]) -> bool:
@@ -310,7 +314,7 @@ class Probe:
             name = f"{PREFIX}{uuid.uuid4().hex[:12]}"
             # An interrupted run must not leave its guest behind: finally below runs on these signals as well.
             for number in (signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, lambda number, _frame: self.module.exit_json(failed=True, msg=f"stopped by signal {number}"))
+                signal.signal(number, self.stop)
             remove_left_overs(self.libvirt, self.connection, self.files)
             try:
                 return self.boot(name)
@@ -332,17 +336,23 @@ class Probe:
             pattern = re.compile(self.params["expect"] or re.escape(GREETING.decode()), re.M)
             if not console.wait(pattern, self.params["timeout"]):
                 running = any(name == other.name() for other in self.connection.listAllDomains())
-                state = f"did not show '{pattern.pattern}' within {self.params['timeout']} s" if running else "ended first"
+                silent = f"did not show '{pattern.pattern}' within {self.params['timeout']} s"
+                state = silent if running else "ended first"
                 self.fail(name, f"a guest was started, but its console {state}", console.text)
-            return {"seconds": round(time.monotonic() - started, 2), "console": "\n".join(console.text.splitlines()[-20:])}
+            seconds = round(time.monotonic() - started, 2)
+            return {"seconds": seconds, "console": "\n".join(console.text.splitlines()[-20:])}
         finally:
             console.close()
 
-    def fail(self, name: str, problem: str, console: str) -> None:
+    def stop(self, number: int, _frame: FrameType | None) -> NoReturn:
+        self.module.fail_json(msg=f"stopped by signal {number}")
+        raise SystemExit(1)
+
+    def fail(self, name: str, problem: str, console: str) -> NoReturn:
         params = self.params
         shown = "\n".join(console.splitlines()[-20:]) or "(nothing)"
         advice = (
-            "Check that /dev/kvm exists and virtualisation is enabled in the firmware, or set libvirt_virt_type to qemu."
+            "Check that /dev/kvm exists and the firmware allows virtualisation, or set libvirt_virt_type to qemu."
             if params["virt_type"] == "kvm"
             else "Emulation needs qemu-system-x86 and enough free memory and disk."
         )
@@ -351,6 +361,7 @@ class Probe:
             f"{params['machine'] or 'default'}, {params['memory_mib']} MiB): {problem}. {advice}\n"
             f"--- console\n{shown}\n{qemu_log(name)}\n{unit_log('libvirtd')}"
         )
+        raise SystemExit(1)
 
 
 def main() -> None:

@@ -51,8 +51,10 @@ LOADER = "ld-linux-x86-64.so.2"
 # What the kernel needs to reach its disk, and what it needs after that.
 DISK_MODULES = ("virtio_blk", "virtio_scsi", "sd_mod", "ext4", "virtio_pci")
 LATER_MODULES = ("virtio_rng", "virtio_net", "virtio_balloon", "button", "evdev")
-# Without these busybox's own link list would hide the real ones.
-NOT_BUSYBOX = ("busybox", "doas", "sudo", "dropbear", "dropbearkey", "dpkg", "dpkg-deb", "rpm", "rpm2cpio", "init", "linuxrc")
+# Applets that get no link here: the first three are not for users, the others would have nothing to work on.
+NOT_BUSYBOX = ("busybox", "init", "linuxrc", "dpkg", "dpkg-deb", "rpm", "rpm2cpio")
+PAM_KINDS = ("auth", "account", "session")
+KERNEL_DIRECTORIES = re.compile(r"/kernel/(drivers/(virtio|block|net|scsi|acpi|input|char/hw_random)|net|fs|lib)/")
 BOOT_START = MIB
 FILESYSTEM_UUID = "6b696c6f-6e6f-7661-8000-677565737400"
 DISK_ID = 0x4B4E4756
@@ -138,7 +140,8 @@ def needed_libraries(programs: dict[str, bytes], libraries: dict[str, bytes]) ->
             continue
         if soname not in libraries:
             raise BuildError(
-                f"{needed_by} needs the library {soname}, which is in none of the packages {', '.join(LIBRARY_PACKAGES)}"
+                f"{needed_by} needs the library {soname}, which is in none of the packages "
+                + ", ".join(LIBRARY_PACKAGES)
             )
         found.append(soname)
         waiting += [(name, soname) for name in elf_needed(libraries[soname])]
@@ -152,7 +155,7 @@ def account_files(user: str, console_hash: str) -> list[GuestFile]:
         GuestFile("etc/group", f"root:x:0:\ntty:x:5:\n{user}:x:1000:\n"),
         GuestFile("etc/shadow", f"root:*:20000::::::\n{user}:{console_hash or '*'}:20000::::::\n", 0o600),
         GuestFile("etc/doas.conf", f"permit nopass keepenv {user}\npermit nopass keepenv root\n", 0o600),
-        GuestFile("etc/pam.d/doas", "".join(f"{kind} required pam_permit.so\n" for kind in ("auth", "account", "session"))),
+        GuestFile("etc/pam.d/doas", "".join(f"{kind} required pam_permit.so\n" for kind in PAM_KINDS)),
         GuestFile("etc/guest/user", f"{user}\n"),
         GuestFile("etc/hostname", "kilonova-guest\n"),
         GuestFile("etc/hosts", "127.0.0.1 localhost\n127.0.1.1 kilonova-guest\n"),
@@ -185,9 +188,11 @@ class Builder:
     def _kernel_and_root(self) -> tuple[bytes, bytes]:
         kernel_files = extract(
             self.debs[KERNEL],
-            lambda path: path.startswith("boot/vmlinuz-")
-            or path.endswith("/modules.builtin")
-            or bool(re.search(r"/kernel/(drivers/(virtio|block|net|scsi|acpi|input|char/hw_random)|net|fs|lib)/", path)),
+            lambda path: (
+                path.startswith("boot/vmlinuz-")
+                or path.endswith("/modules.builtin")
+                or KERNEL_DIRECTORIES.search(path) is not None
+            ),
         )
         kernel = next((content for path, (_, content) in kernel_files.items() if path.startswith("boot/")), b"")
         if not kernel:
@@ -228,7 +233,8 @@ class Builder:
             raise BuildError(f"the packages {', '.join(PROGRAM_PACKAGES)} have no {', '.join(missing)}")
         libraries: dict[str, bytes] = {}
         for package in LIBRARY_PACKAGES:
-            for path, (_, content) in extract(self.debs[package], lambda path: ".so" in path and "/gconv/" not in path).items():
+            files = extract(self.debs[package], lambda path: ".so" in path and "/gconv/" not in path)
+            for path, (_, content) in files.items():
                 libraries[Path(path).name] = content
 
         for directory in ("dev", "proc", "sys", "run", "tmp", "mnt", "var/log", "etc/dropbear", "usr/lib64"):
@@ -280,15 +286,15 @@ class Builder:
     def _disk(self, kernel: bytes, initramfs: bytes) -> None:
         tools = self.work / "tools"
         for package in TOOL_PACKAGES:
-            subprocess.run(["dpkg-deb", "--extract", str(self.debs[package]), str(tools)], check=True, capture_output=True)
+            self._run("dpkg-deb", ["dpkg-deb", "--extract", str(self.debs[package]), str(tools)])
         boot_size = (-(-(len(kernel) + len(initramfs)) // MIB) + 2) * MIB
         boot = Partition(BOOT_START, max(boot_size, 8 * MIB), PARTITION_FAT16_LBA, bootable=True)
         root_start = boot.start + boot.size
         root = Partition(root_start, self.recipe.size_mib * MIB - root_start, PARTITION_LINUX)
         if root.size < 32 * MIB:
             raise BuildError(
-                f"a disk of {self.recipe.size_mib} MiB leaves {root.size // MIB} MiB for the root file system, which needs "
-                "32 MiB; raise size_mib"
+                f"a disk of {self.recipe.size_mib} MiB leaves {root.size // MIB} MiB for the root file system, which "
+                "needs 32 MiB; raise size_mib"
             )
         code = (tools / "usr/lib/syslinux/mbr/mbr.bin").read_bytes()
         with self.raw.open("wb") as disk:
@@ -318,8 +324,9 @@ class Builder:
         self._run(
             "mke2fs",
             [
-                "mke2fs", "-q", "-F", "-t", "ext4", "-L", "kilonova-guest", "-U", FILESYSTEM_UUID, "-m", "0", "-b", "1024",
-                "-J", "size=4", "-E", f"offset={root.start},assume_storage_prezeroed=1,hash_seed={FILESYSTEM_UUID}",
+                "mke2fs", "-q", "-F", "-t", "ext4", "-L", "kilonova-guest", "-U", FILESYSTEM_UUID, "-m", "0",
+                "-b", "1024", "-J", "size=4",
+                "-E", f"offset={root.start},assume_storage_prezeroed=1,hash_seed={FILESYSTEM_UUID}",
                 "-d", str(self.tree), str(self.raw), f"{root.size // 1024}k",
             ],
             path,
@@ -333,7 +340,8 @@ class Builder:
         environment = {"PATH": path, "MTOOLSRC": "/dev/null", "MTOOLS_SKIP_CHECK": "1", "LC_ALL": "C.UTF-8"}
         done = subprocess.run([program, *arguments[1:]], check=False, capture_output=True, text=True, env=environment)
         if done.returncode:
-            raise BuildError(f"{step} failed with exit status {done.returncode}: {(done.stderr or done.stdout).strip()}")
+            message = (done.stderr or done.stdout).strip()
+            raise BuildError(f"{step} failed with exit status {done.returncode}: {message}")
         return done.stdout
 
 

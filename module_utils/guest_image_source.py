@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import IO
 from pathlib import Path
+from typing import IO
 
 LENGTHS = {"sha256": 64, "sha512": 128}
 BLOCK = 1024 * 1024

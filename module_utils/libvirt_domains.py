@@ -158,6 +158,7 @@ def connect(module: AnsibleModule, uri: str) -> tuple[Any, libvirt.virConnect]:
         return libvirt, libvirt.open(uri)
     except libvirt.libvirtError as error:
         module.fail_json(
-            msg=f"libvirt does not answer at {uri}: {error}. Check that libvirtd.socket is active and that this host is "
-            f"a hypervisor of the cloud (group compute).\n{unit_log('libvirtd')}"
+            msg=f"libvirt does not answer at {uri}: {error}. Check that libvirtd.socket is active and that this host "
+            f"is a hypervisor of the cloud (group compute).\n{unit_log('libvirtd')}"
         )
+        raise  # fail_json has ended the module; type checkers do not know

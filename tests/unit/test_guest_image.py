@@ -74,11 +74,11 @@ def test_image_from_a_web_server(run: Any, server: tuple[str, list[str]], tmp_pa
 
     second = run(**options)
     assert not second["changed"] and asked == ["/cirros.img"]
-    assert {key: second[key] for key in ("sha256", "disk_format")} == {key: first[key] for key in ("sha256", "disk_format")}
+    assert (second["sha256"], second["disk_format"]) == (first["sha256"], first["disk_format"])
     assert [entry.name for entry in path.parent.iterdir() if entry.name.startswith(".building")] == []
 
 
-def test_wrong_checksum_is_refused_and_keeps_the_old_image(run: Any, server: tuple[str, list[str]], tmp_path: Path) -> None:
+def test_wrong_checksum_keeps_the_old_image(run: Any, server: tuple[str, list[str]], tmp_path: Path) -> None:
     url, _ = server
     path = tmp_path / "image"
     assert run(path=str(path), source=f"{url}/cirros.img", checksum=CHECKSUM)["changed"]

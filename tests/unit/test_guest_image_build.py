@@ -23,7 +23,8 @@ SCRIPTS = [path for path in FILES.rglob("*") if path.is_file() and path.read_tex
 
 def read_cpio(archive: bytes) -> dict[str, tuple[int, bytes]]:
     """{name: (mode, content)} of a newc archive."""
-    found, offset = {}, 0
+    found: dict[str, tuple[int, bytes]] = {}
+    offset = 0
     while True:
         assert archive[offset : offset + 6] == b"070701"
         fields = [int(archive[offset + 6 + 8 * index : offset + 14 + 8 * index], 16) for index in range(13)]
@@ -201,7 +202,8 @@ def dhcp(tmp_path: Path, event: str, present: str = "", **lease: str) -> list[st
     tools.mkdir(exist_ok=True)
     log = tmp_path / "ip.log"
     log.write_text("")
-    (tools / "ip").write_text(f'#!/bin/sh\ncase "$*" in *"addr show"*) echo "2: eth0 inet {present} x";; *) echo "$@" >>{log};; esac\n')
+    shown = f'*"addr show"*) echo "2: eth0 inet {present} x";;'
+    (tools / "ip").write_text(f'#!/bin/sh\ncase "$*" in {shown} *) echo "$@" >>{log};; esac\n')
     (tools / "ip").chmod(0o755)
     environment = {"PATH": f"{tools}:{os.environ['PATH']}", "DHCP_STATE": str(tmp_path / "state"), "interface": "eth0"}
     subprocess.run(["sh", str(FILES / "root" / "dhcp"), event], check=True, env={**environment, **lease})
@@ -233,7 +235,10 @@ def test_dhcp_classless_routes_replace_the_router(tmp_path: Path) -> None:
 def test_dhcp_renewal_removes_routes_that_are_gone_and_keeps_the_address(tmp_path: Path) -> None:
     dhcp(tmp_path, "bound", **LEASE, staticroutes="10.1.0.0/16 192.168.1.3 10.2.0.0/16 192.168.1.3")
     commands = dhcp(tmp_path, "renew", "192.168.1.9/24", **LEASE, staticroutes="10.2.0.0/16 192.168.1.3")
-    assert commands == ["route del 10.1.0.0/16 via 192.168.1.3 dev eth0", "route replace 10.2.0.0/16 via 192.168.1.3 dev eth0"]
+    assert commands == [
+        "route del 10.1.0.0/16 via 192.168.1.3 dev eth0",
+        "route replace 10.2.0.0/16 via 192.168.1.3 dev eth0",
+    ]
 
 
 def test_dhcp_deconfig_keeps_the_link_up(tmp_path: Path) -> None:

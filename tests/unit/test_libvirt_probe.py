@@ -51,7 +51,8 @@ def test_boot_sector_prints_its_greeting(tmp_path: Path) -> None:
 
 
 def test_domain_is_what_nova_will_start() -> None:
-    params = {**PARAMS, "machine": "q35", "cpu_mode": "host-model", "kernel": "/a&b/vmlinuz", "kernel_arguments": "a='1' <b>"}
+    changes = {"machine": "q35", "cpu_mode": "host-model", "kernel": "/a&b/vmlinuz", "kernel_arguments": "a='1' <b>"}
+    params = {**PARAMS, **changes}
     root = ET.fromstring(libvirt_probe.domain_xml("kilonova-probe-x", params, ("/var/lib/x & y/disk", "qcow2")))
     assert root.get("type") == "qemu" and root.findtext("name") == "kilonova-probe-x"
     kind = root.find("os/type")
@@ -72,7 +73,7 @@ def test_processor_model() -> None:
 
 def test_left_over_domains_and_files_are_removed(tmp_path: Path) -> None:
     connection = libvirt.open("test:///default")
-    xml = "<domain type='test'><name>kilonova-probe-old</name><memory>1024</memory><vcpu>1</vcpu><os><type>hvm</type></os></domain>"
+    xml = libvirt_probe.domain_xml("kilonova-probe-old", PARAMS, None).replace("type='qemu'", "type='test'")
     connection.createXML(xml)
     files, logs = tmp_path / "files", tmp_path / "logs"
     for directory in (files, logs):
@@ -136,7 +137,8 @@ def test_hypervisor_that_refuses_the_guest(capsys: pytest.CaptureFixture[str], t
     """libvirt's test driver has no emulator: a probe there fails as one on a broken hypervisor does."""
     result = run(capsys, uri="test:///default", virt_type="qemu", state_path=str(tmp_path))
     assert result["failed"] and not result.get("changed")
-    assert "This hypervisor cannot run a guest (virt_type qemu" in result["msg"] and "libvirt could not run a guest" in result["msg"]
+    assert "This hypervisor cannot run a guest (virt_type qemu" in result["msg"]
+    assert "libvirt could not run a guest" in result["msg"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["libvirt-probe.lock"]
 
 

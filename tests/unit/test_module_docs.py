@@ -8,7 +8,6 @@ import ast
 import importlib
 import importlib.util
 import json
-import os
 import re
 import subprocess
 import sys
@@ -104,7 +103,8 @@ def differences(documented: Mapping[str, Any], specified: Mapping[str, Any], whe
             ("aliases", []),
         ):
             if doc.get(key, fallback) != spec.get(key, fallback):
-                yield f"{path}: {key} is {doc.get(key, fallback)!r} in the documentation, {spec.get(key, fallback)!r} in argument_spec"
+                said, meant = doc.get(key, fallback), spec.get(key, fallback)
+                yield f"{path}: {key} is {said!r} in the documentation, {meant!r} in argument_spec"
         if doc.get("type", "str") not in TYPES:
             yield f"{path}: {doc['type']!r} is not a type"
         choices = doc.get("choices") or []
@@ -219,9 +219,7 @@ def test_ansible_doc_renders_all_modules() -> None:
         "--json",
         *MODULES,
     ]
-    result = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"ANSIBLE_NOCOLOR": "1"}, check=False
-    )
+    result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     assert result.returncode == 0, result.stderr
     rendered = json.loads(result.stdout)
     assert sorted(rendered) == MODULES

@@ -1,0 +1,52 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""What Ansible printed with -vvv while a scenario was deployed and verified: no secret in any form."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).resolve().parents[2]
+SCENARIO = os.environ.get("MOLECULE_SCENARIO_NAME", "default")
+LOG = PROJECT / ".cache" / "molecule" / f"{SCENARIO}.log"
+SECRETS = PROJECT / "molecule" / SCENARIO / "inventory" / "group_vars" / "all" / "secrets.yml"
+# The random part that every secret of a scenario begins with; what follows is the same in all of them.
+RANDOM_LENGTH = 16
+
+
+@pytest.fixture(scope="module")
+def output() -> str:
+    return LOG.read_text(errors="replace")
+
+
+@pytest.fixture(scope="module")
+def secrets() -> dict[str, str]:
+    found = yaml.safe_load(SECRETS.read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def forms(secret: str) -> set[str]:
+    """How a secret may be written in a URL, in JSON, or cut off by a quote in it."""
+    return {secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], secret[:RANDOM_LENGTH]}
+
+
+def test_the_run_was_verbose_and_whole(output: str) -> None:
+    assert "<127.0.0.1> " in output or " EXEC " in output
+    assert "Register every service, its user and its endpoints in the catalog" in output
+    assert "Open the guest's consoles" in output
+
+
+def test_secrets_are_hard_to_quote(secrets: dict[str, str]) -> None:
+    assert len(secrets) > 10
+    assert all(value.endswith("@:/%$#'\"\\ ") for value in secrets.values())
+
+
+def test_no_secret_was_printed(output: str, secrets: dict[str, str]) -> None:
+    assert sorted(name for name, value in secrets.items() if any(form in output for form in forms(value))) == []
