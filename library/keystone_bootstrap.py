@@ -79,7 +79,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from typing import Any, NoReturn
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.service_logs import unit_log
@@ -168,7 +168,7 @@ def run_bootstrap(module: AnsibleModule) -> None:
         module.fail_json(msg=f"keystone-manage bootstrap ended with {result.returncode}. Its last lines:\n{last}")
 
 
-def fail_without_login(module: AnsibleModule, status: int | None, when: str) -> NoReturn:
+def fail_without_login(module: AnsibleModule, status: int | None, when: str) -> None:
     """Report that nobody can log in."""
     answer = f"answers a login with status {status}" if status else "does not answer"
     module.fail_json(

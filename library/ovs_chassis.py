@@ -166,7 +166,7 @@ def plan(state: State, params: dict[str, Any]) -> tuple[list[list[str]], list[st
         note(f"external-ids:{key}", now, value)
     managers = params["managers"]
     if managers is not None and sorted(managers) != state.managers:
-        commands.append(["set-manager", *managers])
+        commands.append(["set-manager", *managers] if managers else ["del-manager"])
         note("managers", state.managers, sorted(managers))
     for bridge in params["bridges"]:
         name, datapath = bridge["name"], bridge["datapath_type"]

@@ -440,8 +440,8 @@ def not_ready(
         return f"died and was restarted by systemd {restarts} times", True
     if active != "active":
         # A unit whose job still waits for another unit has no such time stamp.
-        checked = unit.get("ConditionTimestamp") != ""
-        if active == "inactive" and checked and unit.get("ConditionResult") == "no" and not unit.get("InactiveExitTimestamp"):
+        condition_failed = unit.get("ConditionTimestamp") != "" and unit.get("ConditionResult") == "no"
+        if active == "inactive" and condition_failed and not unit.get("InactiveExitTimestamp"):
             return "a condition of its unit file is not met (see 'systemctl status')", True
         return f"is {active} ({unit.get('SubState')})", False
     if unit.get("ExecMainPID") not in ("", "0") and unit.get("SubState") == "running" and now - unit.since < settle:

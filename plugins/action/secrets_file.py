@@ -1,6 +1,9 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Generate the secrets that an inventory does not have yet, once."""
+"""Generate the secrets that an inventory does not have yet, once.
+
+Documented in library/secrets_file.py.
+"""
 
 from __future__ import annotations
 
@@ -12,34 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.parsing.vault import VaultLib, is_encrypted
 from ansible.plugins.action import ActionBase
 
-DOCUMENTATION = r"""
-name: secrets_file
-short_description: Generate the secrets that an inventory does not have yet
-description:
-  - Runs on the computer that runs Ansible. Reads the file of secrets, adds those that are missing from it and that no
-    variable of the inventory sets, and writes it back with mode 0600, in one step. A secret once written is never
-    changed.
-  - The file is encrypted with ansible-vault where it already is, or where it is new and a vault password is configured.
-options:
-  path:
-    description: The file, in the inventory's C(group_vars).
-    type: path
-    required: true
-  names:
-    description: Variables to generate.
-    type: list
-    elements: str
-    required: true
-  length:
-    description: Characters of a generated secret, letters and digits.
-    type: int
-    default: 32
-"""
-
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    "path": {"type": "path", "required": True},
+    "names": {"type": "list", "elements": "str", "required": True},
+    "length": {"type": "int", "default": 32},
+}
 ALPHABET = string.ascii_letters + string.digits
 HEADER = """\
 # Secrets of this cloud, generated once. A line may be replaced by a secret of
@@ -60,8 +44,23 @@ def load(path: Path, vault: VaultLib) -> tuple[dict[str, Any], bool]:
     data = path.read_bytes()
     encrypted = is_encrypted(data)
     if encrypted:
-        data = vault.decrypt(data, filename=str(path))
-    content = yaml.safe_load(data) or {}
+        try:
+            data = vault.decrypt(data)
+        except AnsibleError as error:
+            raise AnsibleActionFail(
+                f"{path} is encrypted and cannot be read: {error}. Give the password that it was encrypted with "
+                "(--vault-password-file or vault_password_file in ansible.cfg)."
+            ) from error
+    try:
+        content = yaml.safe_load(data) or {}
+    except yaml.YAMLError as error:
+        # The parser's own message quotes the line, which may be a secret.
+        mark = getattr(error, "problem_mark", None)
+        line = f" in line {mark.line + 1}" if mark else ""
+        raise AnsibleActionFail(
+            f"{path} is not plain YAML{line}. Write secrets as 'name: value'. Values that are encrypted one by one "
+            f"(!vault) cannot be kept here: encrypt the file as a whole (ansible-vault encrypt {path})."
+        ) from None
     if not isinstance(content, dict):
         raise AnsibleActionFail(f"{path} does not hold variables: expected lines like 'name: value'.")
     return content, encrypted
@@ -92,13 +91,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Read, add what is missing, write."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _, arguments = self.validate_argument_spec(
-            argument_spec={
-                "path": {"type": "path", "required": True},
-                "names": {"type": "list", "elements": "str", "required": True},
-                "length": {"type": "int", "default": 32},
-            },
-        )
+        _, arguments = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
         path = Path(arguments["path"])
         vault = VaultLib(secrets=self._loader._vault.secrets)
         content, encrypted = load(path, vault)

@@ -168,8 +168,14 @@ def test_control_groups_of_both_versions() -> None:
         ({"ActiveState": "activating", "SubState": "start"}, "is activating (start)", False),
         ({"NRestarts": "2"}, "", False),
         ({"NRestarts": "3"}, "died and was restarted by systemd 3 times", True),
-        ({"ActiveState": "inactive", "ConditionResult": "no"}, "a condition of its unit file is not met (see "
-         "'systemctl status')", True),
+        ({"ActiveState": "inactive", "ConditionResult": "no", "ConditionTimestamp": START}, "a condition of its unit "
+         "file is not met (see 'systemctl status')", True),
+        # Its job still waits for another unit, so that systemd has not looked at the conditions.
+        ({"ActiveState": "inactive", "SubState": "dead", "ConditionResult": "no", "ConditionTimestamp": ""},
+         "is inactive (dead)", False),
+        # It ran before; what happened to it then is not a condition.
+        ({"ActiveState": "inactive", "SubState": "dead", "ConditionResult": "no", "ConditionTimestamp": START,
+          "InactiveExitTimestamp": START}, "is inactive (dead)", False),
         ({"ActiveState": "active", "SubState": "exited", "ExecMainPID": "0"}, "", False),
     ],
 )  # fmt: skip

@@ -1,0 +1,68 @@
+#!/usr/bin/python3
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Documentation of the action plugin of the same name, which does the work."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: secrets_file
+short_description: Generate the secrets that an inventory does not have yet
+version_added: "0.1.0"
+description:
+  - Runs on the computer that runs Ansible and needs no connection to a host. Reads the file of secrets, adds those that
+    are missing from it and that no variable of the inventory sets, and writes it back with mode 0600, in one step.
+  - A secret once written is never changed. Comments in the file are not kept when a secret is added to it.
+  - The file is encrypted with ansible-vault where it already is, or where it is new and a vault password is configured.
+  - A file that others may read gets mode 0600.
+options:
+  path:
+    description: The file, in the inventory's C(group_vars). It need not exist, nor need its directory.
+    type: path
+    required: true
+  names:
+    description: Variables to generate.
+    type: list
+    elements: str
+    required: true
+  length:
+    description: Characters of a generated secret, letters and digits.
+    type: int
+    default: 32
+attributes:
+  check_mode:
+    description: Predicts which secrets would be generated, and writes nothing.
+    support: full
+  diff_mode:
+    description: Secrets are not shown; the names of new ones are in the result.
+    support: none
+notes:
+  - Fails when the file is encrypted and no vault password fits, and when it holds anything else than variables.
+  - The new secrets are not variables of the run that generates them before they are read, for example with
+    M(ansible.builtin.include_vars).
+  - "Format of an encrypted file:
+    https://docs.ansible.com/ansible/latest/vault_guide/vault_using_encrypted_content.html#format-of-files-encrypted-with-ansible-vault"
+author: The Kilonova authors (@kilonova)
+"""
+
+EXAMPLES = r"""
+- name: Generate the secrets that the inventory does not have
+  secrets_file:
+    path: "{{ inventory_dir }}/group_vars/all/secrets.yml"
+    names: [keystone_admin_password, rabbitmq_password]
+  run_once: true
+"""
+
+RETURN = r"""
+generated:
+  description: Names of the variables that were generated, in the order of O(names). Never their values.
+  returned: success
+  type: list
+  elements: str
+  sample: [keystone_admin_password]
+path:
+  description: The file of secrets.
+  returned: success
+  type: str
+  sample: /home/me/kilonova/inventory/mysite/group_vars/all/secrets.yml
+"""

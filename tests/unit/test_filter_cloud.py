@@ -1,0 +1,155 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Filters over the service maps and the inventory."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+
+from plugins.filter import cloud
+
+ODD = "@:/%$#'\"\\ ü"
+NOVA: dict[str, Any] = {
+    "name": "nova",
+    "groups": ["controller"],
+    "databases": [
+        {"name": "nova", "user": "nova", "password": "n"},
+        {"name": "nova_api", "user": "nova", "password": "n"},
+        {"name": "nova_cell0", "user": "nova", "password": "n"},
+    ],
+    "users": [{"name": "nova", "password": ODD}],
+    "services": [
+        {"name": "nova", "type": "compute", "description": "OpenStack Compute", "url": "http://10.0.0.11:8774/v2.1"}
+    ],
+}
+GLANCE: dict[str, Any] = {
+    "name": "glance",
+    "groups": ["controller"],
+    "databases": [{"name": "glance", "user": "glance", "password": ODD}],
+    "users": [{"name": "glance", "password": "g", "email": "root@localhost"}],
+    "services": [{"name": "glance", "type": "image", "url": "http://10.0.0.11:9292"}],
+}
+COMPUTE: dict[str, Any] = {"name": "nova_compute", "groups": ["compute"]}
+CHASSIS: dict[str, Any] = {"name": "ovn_chassis", "groups": ["controller", "compute"]}
+SERVICES = [GLANCE, NOVA, COMPUTE, CHASSIS]
+
+
+@pytest.mark.parametrize(
+    ("groups", "names"),
+    [
+        (["controller"], ["glance", "nova", "ovn_chassis"]),
+        (["compute"], ["nova_compute", "ovn_chassis"]),
+        (["compute", "controller", "lab"], ["glance", "nova", "nova_compute", "ovn_chassis"]),
+        (["lab"], []),
+    ],
+)
+def test_a_host_runs_the_services_of_its_groups(groups: list[str], names: list[str]) -> None:
+    assert [service["name"] for service in cloud.services_of(SERVICES, groups)] == names
+
+
+def test_databases_in_the_order_of_the_services() -> None:
+    assert cloud.databases_of(SERVICES) == [
+        {"name": name} for name in ("glance", "nova", "nova_api", "nova_cell0")
+    ]  # fmt: skip
+
+
+def test_a_database_user_is_granted_every_database_that_names_it() -> None:
+    glance, nova = cloud.database_users(SERVICES, "10.0.0.%")
+    assert glance == {
+        "name": "glance",
+        "host": "10.0.0.%",
+        "password": ODD,
+        "privileges": [{"database": "glance"}],
+    }
+    assert nova["privileges"] == [{"database": "nova"}, {"database": "nova_api"}, {"database": "nova_cell0"}]
+
+
+def test_keystone_users_get_their_roles_in_the_services_project() -> None:
+    users = cloud.catalog_users(SERVICES, "services", ["admin", "service"])
+    roles = [{"project": "services", "role": "admin"}, {"project": "services", "role": "service"}]
+    assert users == [
+        {"name": "glance", "password": "g", "email": "root@localhost", "default_project": "services", "roles": roles},
+        {"name": "nova", "password": ODD, "default_project": "services", "roles": roles},
+    ]
+    assert NOVA["users"] == [{"name": "nova", "password": ODD}], "the service map itself is not changed"
+
+
+def test_every_interface_of_a_service_has_the_same_url() -> None:
+    url = "http://10.0.0.11:8774/v2.1"
+    assert cloud.catalog_services([NOVA, COMPUTE]) == [
+        {
+            "name": "nova",
+            "type": "compute",
+            "description": "OpenStack Compute",
+            "endpoints": {"public": url, "internal": url, "admin": url},
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("network", "address", "length"),
+    [
+        ("192.168.1.0/24", "192.168.1.1", 24),
+        ("192.168.1.77/24", "192.168.1.1", 24),
+        ("10.0.0.0/8", "10.0.0.1", 8),
+        ("10.0.0.8/31", "10.0.0.8", 31),
+        ("10.0.0.8/32", "10.0.0.8", 32),
+        ("10.0.0.8", "10.0.0.8", 32),
+    ],
+)
+def test_first_address_and_prefix_length(network: str, address: str, length: int) -> None:
+    assert cloud.first_host(network) == address
+    assert cloud.prefix_length(network) == length
+
+
+@pytest.mark.parametrize("network", ["", "192.168.1.0/33", "192.168.1/24", "nova"])
+def test_what_is_no_network_is_named(network: str) -> None:
+    for function in (cloud.first_host, cloud.prefix_length):
+        with pytest.raises(AnsibleFilterError, match=f"'{network}' is not a network in CIDR form"):
+            function(network)
+
+
+def test_lines_for_etc_hosts() -> None:
+    hostvars = {
+        "nova1": {"cloud_management_address": "10.0.0.11", "ansible_host": "203.0.113.5"},
+        "nova2": {"ansible_host": "10.0.0.12"},
+        "10.0.0.13": {},
+        "nova4": {"cloud_management_address": "", "ansible_host": "10.0.0.14"},
+    }
+    assert cloud.hosts_lines(hostvars, hostvars) == [
+        "10.0.0.11 nova1",
+        "10.0.0.12 nova2",
+        "10.0.0.13 10.0.0.13",
+        "10.0.0.14 nova4",
+    ]
+    assert cloud.hosts_lines(["nova2"], hostvars) == ["10.0.0.12 nova2"]
+
+
+@pytest.mark.parametrize("password", ["secret", ODD, "x" * 200])
+def test_rabbitmq_can_check_a_password_against_its_hash(password: str) -> None:
+    # As RabbitMQ does: the salt is the first four bytes, the rest is the hash of salt and password.
+    stored = base64.b64decode(cloud.rabbitmq_password_hash(password), validate=True)
+    salt, digest = stored[:4], stored[4:]
+    assert hashlib.sha256(salt + password.encode()).digest() == digest
+    assert hashlib.sha256(salt + b"other").digest() != digest
+
+
+def test_rabbitmq_hash_changes_with_the_password_only() -> None:
+    one, same, other = (cloud.rabbitmq_password_hash(password) for password in ("one", "one", "other"))
+    assert one == same
+    assert one[:5] != other[:5], "the salts differ too"
+
+
+def test_all_filters_are_offered_to_ansible() -> None:
+    offered = cloud.FilterModule().filters()
+    public = {
+        name: value
+        for name, value in vars(cloud).items()
+        if callable(value) and getattr(value, "__module__", "") == cloud.__name__ and name != "FilterModule"
+    }
+    assert offered == public
