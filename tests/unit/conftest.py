@@ -1,0 +1,19 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of the unit tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """Give each test the umask that the run began with; a module may set its own, since its process ends with it."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
