@@ -19,6 +19,11 @@ def services_of(services: Iterable[Mapping[str, Any]], group_names: Iterable[str
     return [service for service in services if groups.intersection(service["groups"])]
 
 
+def units_of(service: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A service's units, which start at boot if they run: not every package sees to that itself."""
+    return [{"enabled": unit.get("state", "started") == "started"} | dict(unit) for unit in service["units"]]
+
+
 def boot_drop_ins(service: Mapping[str, Any]) -> list[dict[str, str]]:
     """
     Drop-ins, as config_files takes them, that let a service's units come up at boot with what they need.
@@ -135,4 +140,5 @@ class FilterModule:
             "prefix_length": prefix_length,
             "rabbitmq_password_hash": rabbitmq_password_hash,
             "services_of": services_of,
+            "units_of": units_of,
         }
