@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+import configparser
 import hashlib
 from typing import Any
 
@@ -50,6 +51,35 @@ SERVICES = [GLANCE, NOVA, COMPUTE, CHASSIS]
 )
 def test_a_host_runs_the_services_of_its_groups(groups: list[str], names: list[str]) -> None:
     assert [service["name"] for service in cloud.services_of(SERVICES, groups)] == names
+
+
+def test_units_start_at_boot_if_they_run() -> None:
+    units = [
+        {"name": "a.service", "reads": ["/etc/a"]},
+        {"name": "b.service", "state": "stopped"},
+        {"name": "c.service", "enabled": False},
+    ]
+    assert cloud.units_of({"units": units}) == [
+        {"name": "a.service", "reads": ["/etc/a"], "enabled": True},
+        {"name": "b.service", "state": "stopped", "enabled": False},
+        {"name": "c.service", "enabled": False},
+    ]
+
+
+def test_a_service_that_needs_others_gets_a_drop_in_for_each_unit() -> None:
+    units = [{"name": "a.service"}, {"name": "b.service"}]
+    assert cloud.boot_drop_ins({"units": units}) == []
+    files = cloud.boot_drop_ins({"units": units, "after": ["mariadb.service", "rabbitmq-server.service"]})
+    assert [file["dest"] for file in files] == [
+        "/etc/systemd/system/a.service.d",
+        "/etc/systemd/system/a.service.d/kilonova.conf",
+        "/etc/systemd/system/b.service.d",
+        "/etc/systemd/system/b.service.d/kilonova.conf",
+    ]
+    parsed = configparser.ConfigParser(interpolation=None)
+    parsed.optionxform = str  # type: ignore[method-assign, assignment]
+    parsed.read_string(files[1]["content"])
+    assert dict(parsed["Unit"]) == {"After": "mariadb.service rabbitmq-server.service", "StartLimitIntervalSec": "0"}
 
 
 def test_databases_in_the_order_of_the_services() -> None:
