@@ -54,7 +54,7 @@ def test_interfaces_file_says_so(site: Any, host: Any) -> None:
     assert ["auto", site.bridge] in words
     assert ["iface", site.flat_interface, "inet", "manual"] in words
     assert any(line[:3] == ["iface", site.bridge, "inet"] for line in words)
-    assert ["bridge_ports", site.flat_interface] in words
+    assert ["bridge_ports", site.flat_interface, f"{site.bridge}-ovs"] in words
     assert ["bridge_stp", "off"] in words
     assert ["bridge_fd", "0"] in words
     assert ["bridge_maxwait", "0"] in words

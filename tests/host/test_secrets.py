@@ -28,7 +28,8 @@ CONTROLLER_MODES = {
 COMPUTE_MODES = {
     "/etc/nova/nova.conf": ("root", "nova", 0o640),
     "/etc/nova/nova-compute.conf": ("root", "nova", 0o640),
-    "/etc/neutron/neutron_ovn_metadata_agent.ini": ("root", "neutron", 0o640),
+    # The agent runs as root; nobody else needs its secret.
+    "/etc/neutron/neutron_ovn_metadata_agent.ini": ("root", "root", 0o600),
 }
 
 # Directories in which nothing may hold a secret and be readable by others. /proc and /sys are looked at separately.
