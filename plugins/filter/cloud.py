@@ -51,7 +51,11 @@ def boot_drop_ins(service: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def databases_of(services: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     """The databases that services ask for."""
-    return [{"name": database["name"]} for service in services for database in service.get("databases", [])]
+    return [
+        {key: value for key, value in database.items() if key in ("name", "encoding")}
+        for service in services
+        for database in service.get("databases", [])
+    ]
 
 
 def database_users(services: Iterable[Mapping[str, Any]], host: str) -> list[dict[str, Any]]:
