@@ -160,6 +160,7 @@ _SECRET_OPTION = re.compile(
     r"""^(\s*["']?[\w.-]*(?:password|passwd|secret|passphrase|token|_key)["']?[ \t]*[=:][ \t]*)(?=\S).*$""",
     re.IGNORECASE | re.MULTILINE,
 )
+_PRIVATE_KEY = re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----\n).*?(\n-----END )", re.DOTALL)
 _URL_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s]*(@[\w.\[\]:-]+)")
 
 
@@ -183,6 +184,7 @@ def mask(text: str, secrets: list[str]) -> str:
     """The text without secrets: the given values (longest first), and values whose option's name tells."""
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, MASK)
+    text = _PRIVATE_KEY.sub(rf"\1{MASK}\2", text)
     text = _URL_PASSWORD.sub(rf"\1{MASK}\2", text)
     return _SECRET_OPTION.sub(rf"\1{MASK}", text)
 

@@ -71,6 +71,7 @@ facts:
     python3_apt: true
     apt_lists: false
     python: 3.13.5
+    ssh_host_key: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGwX root@node1
     deployed: false
 """
 
@@ -334,6 +335,7 @@ def collect() -> dict[str, Any]:
         "python3_apt": python3_apt(),
         "apt_lists": apt_lists(),
         "python": platform.python_version(),
+        "ssh_host_key": read("/etc/ssh/ssh_host_ed25519_key.pub"),
         "deployed": os.path.isdir(STATE_DIRECTORY),
     }
     with contextlib.suppress(OSError):

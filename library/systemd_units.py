@@ -171,6 +171,7 @@ PROPERTIES = (
     "ConditionTimestamp",
     "Triggers",
     "LoadError",
+    "Job",
 )
 # File times have the granularity of the kernel's tick, start times microseconds.
 CLOCK_GRAIN = 0.01
@@ -399,12 +400,24 @@ class Systemd:
             if names:
                 self.call(verb, "--quiet", "--", *names)
         # systemd refuses to start a socket while its service runs: both stop first, and come back below.
-        sockets = [unit for unit in units if "restart" in unit.verbs and unit.name.endswith(".socket")]
+        # So do the service's other sockets, or the next client's connection would start it in between.
+        begun = [unit for unit in units if "start" in unit.verbs or "restart" in unit.verbs]
+        sockets = [unit for unit in begun if unit.name.endswith(".socket")]
         stop = [unit.name for unit in units if "stop" in unit.verbs]
-        begin = [unit.name for unit in units if "start" in unit.verbs or "restart" in unit.verbs]
+        begin = [unit.name for unit in begun]
         for socket in sockets:
-            active = self.active(socket.get("Triggers").split())
-            stop += [socket.name, *active]
+            services = self.active(socket.get("Triggers").split())
+            if not services:
+                continue
+            siblings = [
+                unit.name
+                for unit in units
+                if unit.name.endswith(".socket")
+                and unit.get("ActiveState") in RUNNING
+                and set(unit.get("Triggers").split()) & set(services)
+            ]
+            active = [*siblings, *services]
+            stop += active
             begin += [name for name in active if name not in begin and name not in _names(units, "stop")]
         if stop:
             self.call("stop", "--", *dict.fromkeys(stop))
@@ -443,6 +456,8 @@ def not_ready(
         condition_failed = unit.get("ConditionTimestamp") != "" and unit.get("ConditionResult") == "no"
         if active == "inactive" and condition_failed and not unit.get("InactiveExitTimestamp"):
             return "a condition of its unit file is not met (see 'systemctl status')", True
+        if active == "inactive" and unit.get("Job") in ("", "0"):
+            return "is inactive, and systemd is not starting it any more", True
         return f"is {active} ({unit.get('SubState')})", False
     if unit.get("ExecMainPID") not in ("", "0") and unit.get("SubState") == "running" and now - unit.since < settle:
         return f"has been running for less than {settle} s", False

@@ -331,6 +331,46 @@ def check_host_networks(facts: Facts, fixed_range: object, bridge: str, manageme
     return found
 
 
+def check_tunnel(facts: Facts, address: str, provider_bridge: str, hosts: int) -> list[str]:
+    """The provider bridge's own address, which tunnels need where Open vSwitch forwards in user space."""
+    variable = "ovn_chassis_bridge_address"
+    instead = "Write an address with prefix length in a network of the tunnels' own, such as 10.78.0.14/24"
+    if not address:
+        if facts["ovs_kernel"] or hosts < 2:
+            return []
+        why = (
+            "the kernel of this host has no openvswitch module, and Open vSwitch in user space can send the packets of "
+            f"tunnels to the cloud's other hosts only from an address on {provider_bridge}"
+        )
+        return [message(variable, address, why, f"{instead}, another one for each host")]
+    try:
+        interface = ipaddress.IPv4Interface(address)
+    except ValueError as error:
+        return [message(variable, address, f"this is not an IPv4 address with prefix length ({error})", instead)]
+    if "/" not in address or interface.network.num_addresses < SMALLEST_NETWORK:
+        return [message(variable, address, "other hosts' addresses must be in the same network", instead)]
+    for name, other in facts["interfaces"].items():
+        for cidr in other["addresses"]:
+            if (
+                ":" not in cidr
+                and name != provider_bridge
+                and ipaddress.IPv4Interface(cidr).network.overlaps(interface.network)
+            ):
+                why = f"{name} is in that network already, with {cidr}"
+                return [message(variable, address, why, instead)]
+    return []
+
+
+def check_ssh_host_key(facts: Facts, groups: Iterable[str]) -> list[str]:
+    """The key by which computes recognise each other."""
+    if "compute" not in groups or facts["ssh_host_key"].startswith("ssh-ed25519 "):
+        return []
+    return [
+        "/etc/ssh/ssh_host_ed25519_key.pub is missing: computes recognise each other by it when they migrate guests. "
+        "Run ssh-keygen -A on this host."
+    ]
+
+
 def check_ranges(ranges: Mapping[str, object]) -> list[str]:
     """Our own ranges against each other, {variable: CIDR}; what is not a network is another check's."""
     parsed = [(name, network) for name, value in sorted(ranges.items()) if (network := network_of(value)) is not None]

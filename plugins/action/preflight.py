@@ -157,6 +157,13 @@ class ActionModule(ActionBase):
             *checks.check_fixed_range(fixed_range, self.value(variables, "network_size")),
             *checks.check_fixed_gateway(str(self.value(variables, "fixed_gateway") or ""), fixed_range),
             *checks.check_host_networks(facts, fixed_range, bridge, management),
+            *checks.check_tunnel(
+                facts,
+                str(self.value(variables, "ovn_chassis_bridge_address") or ""),
+                str(self.value(variables, "ovn_chassis_provider_bridge")),
+                len({*groups.get("controller", []), *groups.get("compute", [])}),
+            ),
+            *checks.check_ssh_host_key(facts, variables.get("group_names", [])),
             *checks.check_ranges(ranges),
             *checks.check_ports(facts, args["ports"], variables.get("group_names", [])),
         ]

@@ -21,7 +21,11 @@ def services_of(services: Iterable[Mapping[str, Any]], group_names: Iterable[str
 
 def units_of(service: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A service's units, which start at boot if they run: not every package sees to that itself."""
-    return [{"enabled": unit.get("state", "started") == "started"} | dict(unit) for unit in service["units"]]
+    return [
+        {"enabled": unit.get("state", "started") == "started"}
+        | {key: value for key, value in unit.items() if key != "drop_in"}
+        for unit in service["units"]
+    ]
 
 
 def boot_drop_ins(service: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -29,7 +33,7 @@ def boot_drop_ins(service: Mapping[str, Any]) -> list[dict[str, str]]:
     Drop-ins, as config_files takes them, that let a service's units come up at boot with what they need.
 
     Debian's units order themselves after the names that other databases and queues have, and systemd gives up on a
-    unit that failed five times in ten seconds.
+    unit that failed five times in ten seconds. A unit with C(drop_in: false) is the host's own and gets none.
     """
     if not service.get("after"):
         return []
@@ -43,6 +47,8 @@ def boot_drop_ins(service: Mapping[str, Any]) -> list[dict[str, str]]:
     )
     files = []
     for unit in service["units"]:
+        if not unit.get("drop_in", True):
+            continue
         directory = f"/etc/systemd/system/{unit['name']}.d"
         files.append({"dest": directory, "state": "directory", "mode": "0755"})
         files.append({"dest": f"{directory}/kilonova.conf", "content": content})

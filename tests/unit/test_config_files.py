@@ -162,6 +162,8 @@ def test_masking() -> None:
     assert mask("a=abc ab", ["ab", "abc"]) == f"a={MASK} {MASK}"
     assert mask('"default_pass_token": "x"\nkey = x\n', []) == f'"default_pass_token": {MASK}\nkey = x\n'
     assert mask("my_secret =\nnext = 1\n", []) == "my_secret =\nnext = 1\n"
+    key = "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n"
+    assert mask(key.format("MC4C\nAQAw"), []) == key.format(MASK)
     assert mask_predecessors("stats auth a:old b\nother\n", "stats auth a:new b\n", ["new"]) == (
         f"stats auth a:{MASK} b\nother\n"
     )

@@ -598,3 +598,48 @@ def test_report_has_every_problem() -> None:
         "2 problems on host node1. Nothing has been changed.\n  1. First.\n  2. Second.\n  Note: Slow."
     )
     assert report("node1", ["First."], []) == "1 problem on host node1. Nothing has been changed.\n  1. First."
+
+
+def test_user_space_tunnels_need_an_address() -> None:
+    found = checks.check_tunnel(host(ovs_kernel=False), "", "br-provider", 2)
+    assert found == [
+        "ovn_chassis_bridge_address = '': the kernel of this host has no openvswitch module, and Open vSwitch in user "
+        "space can send the packets of tunnels to the cloud's other hosts only from an address on br-provider. Write "
+        "an address with prefix length in a network of the tunnels' own, such as 10.78.0.14/24, another one for each "
+        "host."
+    ]
+
+
+@pytest.mark.parametrize(("kernel", "hosts"), [(True, 2), (False, 1)])
+def test_other_tunnels_need_none(kernel: bool, hosts: int) -> None:
+    assert checks.check_tunnel(host(ovs_kernel=kernel), "", "br-provider", hosts) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("10.78.0.14", "other hosts' addresses must be in the same network"),
+        ("10.78.0.14/32", "other hosts' addresses must be in the same network"),
+        ("tunnel/24", "this is not an IPv4 address with prefix length (Expected 4 octets in 'tunnel')"),
+        ("10.0.0.77/24", "eth0 is in that network already, with 10.0.0.2/24"),
+    ],
+)
+def test_wrong_tunnel_address(value: str, why: str) -> None:
+    assert checks.check_tunnel(host(), value, "br-provider", 2) == [
+        f"ovn_chassis_bridge_address = '{value}': {why}. Write an address with prefix length in a network of the "
+        "tunnels' own, such as 10.78.0.14/24."
+    ]
+
+
+def test_right_tunnel_address() -> None:
+    assert checks.check_tunnel(host(ovs_kernel=False), "10.78.0.14/24", "br-provider", 2) == []
+
+
+def test_computes_need_an_ssh_host_key() -> None:
+    bare = host(ssh_host_key="")
+    assert checks.check_ssh_host_key(bare, ["controller"]) == []
+    assert checks.check_ssh_host_key(host(ssh_host_key="ssh-ed25519 AAAA root@x"), ["compute"]) == []
+    assert checks.check_ssh_host_key(bare, ["compute"]) == [
+        "/etc/ssh/ssh_host_ed25519_key.pub is missing: computes recognise each other by it when they migrate guests. "
+        "Run ssh-keygen -A on this host."
+    ]

@@ -171,11 +171,12 @@ def test_control_groups_of_both_versions() -> None:
         ({"ActiveState": "inactive", "ConditionResult": "no", "ConditionTimestamp": START}, "a condition of its unit "
          "file is not met (see 'systemctl status')", True),
         # Its job still waits for another unit, so that systemd has not looked at the conditions.
-        ({"ActiveState": "inactive", "SubState": "dead", "ConditionResult": "no", "ConditionTimestamp": ""},
-         "is inactive (dead)", False),
+        ({"ActiveState": "inactive", "SubState": "dead", "ConditionResult": "no", "ConditionTimestamp": "",
+          "Job": "7"}, "is inactive (dead)", False),
+        ({"ActiveState": "inactive", "SubState": "dead"}, "is inactive, and systemd is not starting it any more", True),
         # It ran before; what happened to it then is not a condition.
         ({"ActiveState": "inactive", "SubState": "dead", "ConditionResult": "no", "ConditionTimestamp": START,
-          "InactiveExitTimestamp": START}, "is inactive (dead)", False),
+          "InactiveExitTimestamp": START, "Job": "7"}, "is inactive (dead)", False),
         ({"ActiveState": "active", "SubState": "exited", "ExecMainPID": "0"}, "", False),
     ],
 )  # fmt: skip
@@ -191,8 +192,9 @@ def test_not_ready_before_it_has_settled_and_listens() -> None:
 
 
 FAKE_SYSTEMCTL = """#!/bin/sh
-# Answers show from a file, and records every other call.
-if [ "$1" = show ]; then cat "$FAKE/show"; else echo "$*" >> "$FAKE/calls"; cp "$FAKE/after" "$FAKE/show"; fi
+# Answers show from a file, and records every other call. Services that are asked for by themselves are active.
+if [ "$1 $2" = "show --property=Id,ActiveState" ]; then echo ActiveState=active
+elif [ "$1" = show ]; then cat "$FAKE/show"; else echo "$*" >> "$FAKE/calls"; cp "$FAKE/after" "$FAKE/show"; fi
 """
 
 
@@ -300,6 +302,17 @@ def test_a_file_from_the_future_restarts_once(fake: Fake, tmp_path: Path, capsys
     result = run(capsys, units=[{"name": "x", "reads": [path]}])
     assert result["restarted"][0]["name"] == "x.service"
     assert os.stat(path).st_mtime <= time.time()
+
+
+def test_a_further_socket_of_a_running_service(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    """systemd refuses to start it while the service runs, and the first socket's next client would start that."""
+    first = unit(Id="x.socket", Triggers="x.service", ExecMainPID="0")
+    new = unit(Id="x-tls.socket", Triggers="x.service", ExecMainPID="0", ActiveState="inactive", SubState="dead")
+    listening = unit(Id="x-tls.socket", Triggers="x.service", ExecMainPID="0", SubState="listening")
+    fake.states([first, new], [first, listening])
+    run(capsys, units=[{"name": "x.socket"}, {"name": "x-tls.socket"}])
+    assert "stop -- x.socket x.service" in fake.calls()
+    assert "restart --no-block -- x-tls.socket x.socket x.service" in fake.calls()
 
 
 def test_a_socket_restarts_with_its_service(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:

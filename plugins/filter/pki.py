@@ -1,0 +1,232 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""The cloud's own certificates and ssh keys, derived from one secret.
+
+Every key follows from the secret and its purpose alone, and every certificate from its key. There is no authority whose
+files could be lost, no request to sign, nothing that expires at night, and a second run renders the same bytes. The
+authorities' own keys are never written to any host. A new secret replaces everything.
+
+Keys are Ed25519 (RFC 8032), derived with HKDF-SHA256 (RFC 5869). Certificates are X.509 (RFC 5280), valid until
+9999-12-31, which RFC 5280 section 4.1.2.5 has for certificates without an end; host certificates of ssh are those of
+OpenSSH's PROTOCOL.certkeys.
+"""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+name: pki
+short_description: The cloud's own certificates and ssh keys
+version_added: "0.1.0"
+author: The Kilonova authors (@kilonova)
+description:
+  - C(pki_key) gives the private key of a holder in PEM form (PKCS 8), for TLS and for ssh.
+  - C(pki_authority) gives the certificate of an authority in PEM form.
+  - C(pki_certificate) gives the certificate of a holder in PEM form, signed by an authority, for both ends of TLS.
+  - C(ssh_public_key) gives the public key of a holder as ssh has it in C(authorized_keys).
+  - C(ssh_host_certificate) gives the certificate of a host's existing ssh key, signed by the holder's key.
+options:
+  _input:
+    description: The secret that everything is derived from.
+    type: str
+    required: true
+  authority:
+    description: Name of the authority, such as C(libvirt). Authorities do not know each other.
+    type: str
+    required: true
+  holder:
+    description: Name of whom a key or certificate belongs to, such as a host's name.
+    type: str
+    required: true
+  addresses:
+    description: Names and IP addresses that the certificate is good for.
+    type: list
+    elements: str
+"""
+
+EXAMPLES = r"""
+content: "{{ secrets_pki_seed | pki_certificate('libvirt', inventory_hostname, [cloud_management_address]) }}"
+"""
+
+RETURN = r"""
+_value:
+  description: The key or certificate as text.
+  type: str
+"""
+
+import base64
+import ipaddress
+import struct
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+from ansible.errors import AnsibleFilterError
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+# Part of every derivation: another value is another set of keys.
+VERSION = "kilonova pki 1"
+# Before any host's clock, so that a clock that is behind does not refuse a new certificate.
+BEGIN = datetime(2020, 1, 1, tzinfo=UTC)
+END = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+SSH_CERTIFICATE = b"ssh-ed25519-cert-v01@openssh.com"
+SSH_HOST = 2  # SSH_CERT_TYPE_HOST of PROTOCOL.certkeys
+SSH_FOREVER = 2**64 - 1
+
+
+def derive(secret: str, purpose: str, length: int = 32) -> bytes:
+    """Bytes that follow from the secret and the purpose, and do not tell the secret."""
+    if not secret:
+        raise AnsibleFilterError("The secret that keys are derived from is empty; run the role secrets first.")
+    return HKDF(hashes.SHA256(), length, salt=None, info=f"{VERSION}/{purpose}".encode()).derive(secret.encode())
+
+
+def private_key(secret: str, authority: str, holder: str) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(derive(secret, f"key/{authority}/{holder}"))
+
+
+def authority_key(secret: str, authority: str) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(derive(secret, f"authority/{authority}"))
+
+
+def serial_number(secret: str, purpose: str) -> int:
+    """159 bits, as RFC 5280 wants a positive number of at most 20 octets."""
+    return int.from_bytes(derive(secret, f"serial/{purpose}", 20)) >> 1
+
+
+def name_of(authority: str, holder: str = "") -> x509.Name:
+    attributes = [
+        x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "Kilonova"),
+        x509.NameAttribute(x509.NameOID.ORGANIZATIONAL_UNIT_NAME, authority),
+        # At most 64 characters; the names that are checked are those in subjectAltName.
+        x509.NameAttribute(x509.NameOID.COMMON_NAME, (holder or f"{authority} authority")[:64]),
+    ]
+    return x509.Name(attributes)
+
+
+def pem(key: Ed25519PrivateKey) -> str:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+
+
+def usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs,
+        key_cert_sign=signs,
+        crl_sign=signs,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def pki_key(secret: str, authority: str, holder: str) -> str:
+    return pem(private_key(secret, authority, holder))
+
+
+def pki_authority(secret: str, authority: str) -> str:
+    key = authority_key(secret, authority)
+    public = key.public_key()
+    certificate = (
+        x509.CertificateBuilder(name_of(authority), name_of(authority), public)
+        .serial_number(serial_number(secret, authority))
+        .not_valid_before(BEGIN)
+        .not_valid_after(END)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage(signs=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .sign(key, None)
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def alternative(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def pki_certificate(secret: str, authority: str, holder: str, addresses: Iterable[str] = ()) -> str:
+    signer = authority_key(secret, authority)
+    public = private_key(secret, authority, holder).public_key()
+    names = list(dict.fromkeys(addresses))
+    builder = (
+        x509.CertificateBuilder(name_of(authority), name_of(authority, holder), public)
+        # The addresses are in it: a host that moved gets a certificate that is told from its old one.
+        .serial_number(serial_number(secret, "/".join([authority, holder, *names])))
+        .not_valid_before(BEGIN)
+        .not_valid_after(END)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(usage(signs=False), critical=True)
+        .add_extension(
+            x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH, x509.ExtendedKeyUsageOID.CLIENT_AUTH]),
+            critical=False,
+        )
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+    )
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(map(alternative, names)), critical=False)
+    return builder.sign(signer, None).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def ssh_public_key(secret: str, authority: str, holder: str, comment: str = "") -> str:
+    public = private_key(secret, authority, holder).public_key()
+    text = public.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
+    return f"{text} {comment}".rstrip()
+
+
+def ssh_string(content: bytes) -> bytes:
+    """A string of RFC 4251 section 5."""
+    return struct.pack(">I", len(content)) + content
+
+
+def ssh_host_certificate(secret: str, authority: str, holder: str, host_key: str, names: Iterable[str]) -> str:
+    """Sign a host's ssh-ed25519 key. host_key: the line of ssh_host_ed25519_key.pub. names: what it is called by."""
+    kind, _, rest = host_key.strip().partition(" ")
+    try:
+        blob = base64.b64decode(rest.split(" ")[0], validate=True)
+    except ValueError as error:
+        raise AnsibleFilterError(f"The host key '{host_key}' is not base64: {error}") from error
+    if kind != "ssh-ed25519" or len(blob) != 4 + len(kind) + 4 + 32:
+        raise AnsibleFilterError(f"The host key '{host_key}' is not an ssh-ed25519 key.")
+    signer = private_key(secret, authority, holder)
+    signer_blob = base64.b64decode(ssh_public_key(secret, authority, holder).split(" ")[1])
+    principals = list(dict.fromkeys(names))
+    body = b"".join(
+        [
+            ssh_string(SSH_CERTIFICATE),
+            ssh_string(derive(secret, f"nonce/{authority}/{host_key}/{principals}")),
+            ssh_string(blob[-32:]),
+            struct.pack(">QI", 0, SSH_HOST),
+            ssh_string(principals[0].encode() if principals else b""),
+            ssh_string(b"".join(ssh_string(name.encode()) for name in principals)),
+            struct.pack(">QQ", 0, SSH_FOREVER),
+            ssh_string(b""),  # critical options
+            ssh_string(b""),  # extensions
+            ssh_string(b""),  # reserved
+            ssh_string(signer_blob),
+        ]
+    )
+    signature = ssh_string(b"ssh-ed25519") + ssh_string(signer.sign(body))
+    return f"{SSH_CERTIFICATE.decode()} {base64.b64encode(body + ssh_string(signature)).decode()}"
+
+
+class FilterModule:
+    """Entry point for Ansible."""
+
+    def filters(self) -> dict[str, Callable[..., str]]:
+        return {
+            "pki_authority": pki_authority,
+            "pki_certificate": pki_certificate,
+            "pki_key": pki_key,
+            "ssh_host_certificate": ssh_host_certificate,
+            "ssh_public_key": ssh_public_key,
+        }
