@@ -251,19 +251,26 @@ options:
         description: Name.
         type: str
         required: true
+      state:
+        description: V(absent) deletes it, with what its disk holds.
+        type: str
+        default: present
+        choices: [present, absent]
       image:
-        description: Name of the image it is created from.
+        description: Name of the image it is created from. Required where it shall be present.
         type: str
-        required: true
       flavor:
-        description: Name of its flavor.
+        description: Name of its flavor. Required where it shall be present.
         type: str
-        required: true
       networks:
-        description: Names of its networks, one interface each.
+        description: Names of its networks, one interface each. Required where it shall be present.
         type: list
         elements: str
-        required: true
+      host:
+        description:
+          - Name of the compute that a new server is created on, whatever the scheduler thinks (the C(host) of Nova's
+            microversion 2.74). Only an administrator may say that.
+        type: str
       keypair:
         description: Name of the keypair whose public key the guest gets.
         type: str
@@ -431,15 +438,18 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "servers": _list_of(
         name=NAME,
-        image=_text(required=True),
-        flavor=_text(required=True),
-        networks={"type": "list", "elements": "str", "required": True},
+        state=_text("present", choices=["present", "absent"]),
+        image=_text(),
+        flavor=_text(),
+        networks={"type": "list", "elements": "str"},
+        host=_text(),
         keypair=_text(no_log=False),
         security_groups=_texts(["default"]),
     ),
 }
-# required_one_of belongs to the suboptions of keypairs, beside their options.
+# These belong to the suboptions of lists, beside their options.
 ARGUMENTS["keypairs"]["required_one_of"] = [("public_key", "public_key_file")]
+ARGUMENTS["servers"]["required_if"] = [("state", "present", ("image", "flavor", "networks"))]
 
 
 def prediction(params: dict[str, Any]) -> list[str]:

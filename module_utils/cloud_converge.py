@@ -297,14 +297,39 @@ class Converger:
     # Servers
 
     def servers(self, wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [summary for one in wanted if (summary := self._server(one))]
+        """Begin with all of them, so that they boot side by side, then wait for each."""
+        begun = [self._remove_server(one) if one.get("state") == "absent" else self._server(one) for one in wanted]
+        found = []
+        for current, waiting in begun:
+            if current is None:
+                continue
+            if waiting and current["status"] == "DELETING":
+                self._wait_deleted(current)
+            else:
+                found.append(server_summary(self._wait_active(current, self.server_timeout) if waiting else current))
+        return found
 
-    def _server(self, one: dict[str, Any]) -> dict[str, Any] | None:
-        name = one["name"]
+    def _find_server(self, name: str) -> dict[str, Any] | None:
         # Nova takes the name filter as a regular expression and finds "my_vm2" for "my_vm".
         found = self.api.listing("compute", "/servers/detail", "servers", name=name)
         found = [server for server in found if server["name"] == name and server["status"] not in plan.DELETED_STATES]
-        current = plan.the_one("server", name, found)
+        return plan.the_one("server", name, found)
+
+    def _remove_server(self, one: dict[str, Any]) -> tuple[dict[str, Any] | None, bool]:
+        """Begin to delete a server. Returns it and whether it is to be waited for."""
+        current = self._find_server(one["name"])
+        if current is None:
+            return None, False
+        self.record("server", one["name"], "deleted", server_summary(current), None)
+        if self.check_mode:
+            return None, False
+        self.api.delete("compute", f"/servers/{current['id']}")
+        return current | {"status": "DELETING"}, True
+
+    def _server(self, one: dict[str, Any]) -> tuple[dict[str, Any] | None, bool]:
+        """Begin to bring one server up. Returns it, None where there is none yet, and whether it is to be waited for."""
+        name = one["name"]
+        current = self._find_server(name)
         action = plan.server_action(current)
         if action == "report" and current is not None:
             raise self._failure(
@@ -324,15 +349,13 @@ class Converger:
             current = self._create_server(one)
         elif action == "wait":
             self.warnings.append(f"The server '{name}' was being built already; waited for it.")
-        if current is None or self.check_mode:
-            return server_summary(current) if current else None
-        if action != "keep":
-            current = self._wait_active(current, self.server_timeout)
-        return server_summary(current)
+        return current, action != "keep" and not self.check_mode
 
     def _create_server(self, one: dict[str, Any]) -> dict[str, Any] | None:
         body: dict[str, Any] = {"name": one["name"]}
         shown = {key: one[key] for key in ("image", "flavor", "networks", "keypair", "security_groups")}
+        if one.get("host"):
+            shown["host"] = body["host"] = one["host"]
         self.record("server", one["name"], "created", None, shown)
         if self.check_mode:
             return None
@@ -362,7 +385,9 @@ class Converger:
 
     def _delete_server(self, server: dict[str, Any]) -> None:
         self.api.delete("compute", f"/servers/{server['id']}")
+        self._wait_deleted(server)
 
+    def _wait_deleted(self, server: dict[str, Any]) -> None:
         def gone() -> bool:
             try:
                 self.api.get("compute", f"/servers/{server['id']}")

@@ -122,6 +122,11 @@ def hosts_lines(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]])
     return [f"{address(host)} {host}" for host in hosts]
 
 
+def probe_servers(hosts: Iterable[str], server: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One server for each compute, as cloud_resources takes them, that runs there and nowhere else."""
+    return [{**server, "name": f"kilonova-probe-{host}", "host": host} for host in hosts]
+
+
 def rabbitmq_password_hash(password: str) -> str:
     """
     A password as RabbitMQ keeps it: base64(salt + sha256(salt + password)).
@@ -148,6 +153,7 @@ class FilterModule:
             "first_host": first_host,
             "hosts_lines": hosts_lines,
             "prefix_length": prefix_length,
+            "probe_servers": probe_servers,
             "rabbitmq_password_hash": rabbitmq_password_hash,
             "services_of": services_of,
             "units_of": units_of,
