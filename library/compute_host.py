@@ -183,8 +183,8 @@ class Compute:
             if one["host"] != self.name and (one["status"], one["state"]) == ("enabled", "up")
         ]
         if guests and not others:
-            why = [brief(one, "no other compute is enabled and up") for one in guests]
-            raise Refused(f"{self.name} cannot be drained, and nothing was changed:\n{lines(why)}", why)
+            stuck = [brief(one, "no other compute is enabled and up") for one in guests]
+            raise Refused(f"{self.name} cannot be drained, and nothing was changed:\n{lines(stuck)}", stuck)
         self.set_status("disabled", reason)
         if self.check_mode:
             self.actions += [f"{one['name']}: moved away" for one in guests]
@@ -277,8 +277,8 @@ class Compute:
             if self.clock() - start > timeout:
                 raise CloudError(
                     "Nova compute",
-                    f"nova-compute on {self.name} still reports to Nova. Stop it (systemctl disable --now nova-compute) "
-                    "before it is removed.",
+                    f"nova-compute on {self.name} still reports to Nova. Stop it before it is removed (systemctl "
+                    "disable --now nova-compute).",
                 )
             self.pause(POLL_SECONDS)
 

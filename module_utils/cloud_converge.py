@@ -327,7 +327,7 @@ class Converger:
         return current | {"status": "DELETING"}, True
 
     def _server(self, one: dict[str, Any]) -> tuple[dict[str, Any] | None, bool]:
-        """Begin to bring one server up. Returns it, None where there is none yet, and whether it is to be waited for."""
+        """Begin to bring one server up. Returns it, None in check mode, and whether it is to be waited for."""
         name = one["name"]
         current = self._find_server(name)
         action = plan.server_action(current)

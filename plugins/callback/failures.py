@@ -11,7 +11,7 @@ short_description: List the hosts that failed, with the cause, after everything 
 version_added: "0.1.0"
 author: The Kilonova authors (@kilonova)
 description:
-  - Ansible shows a failure where it happens, and at the end only numbers. With many hosts the cause is then pages above.
+  - Ansible shows a failure where it happens, and at the end only numbers. With many hosts the cause is pages above.
   - Prints nothing when no host failed. A failure that the playbook rescued is none.
 requirements:
   - allowed in configuration (C(callback_plugins))
