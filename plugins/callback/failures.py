@@ -40,13 +40,13 @@ def listing(failed: dict[str, tuple[str, list[str]]]) -> list[str]:
     for host, (task, lines) in failed.items():
         entries.setdefault((task, tuple(lines)), []).append(host)
     text = []
-    for (task, lines), hosts in entries.items():
+    for (task, shown), hosts in entries.items():
         text.append(f"{', '.join(hosts)}: {task}")
-        text += [f"    {line}" for line in lines]
+        text += [f"    {line}" for line in shown]
     return text
 
 
-class CallbackModule(CallbackBase):  # type: ignore[misc]
+class CallbackModule(CallbackBase):
     """Entry point for Ansible."""
 
     CALLBACK_VERSION = 2.0

@@ -138,17 +138,32 @@ def generated_secrets(request: pytest.FixtureRequest) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def run_python(host: Any) -> Callable[..., Any]:
-    """Runs a script on the host and returns the JSON it prints. ``ARGUMENTS`` in it are the further arguments.
+def first_controller(hosts_sites: tuple[Site, ...]) -> Site:
+    """The host that has the administrator's credentials."""
+    return next(site for site in hosts_sites if site.first)
+
+
+@pytest.fixture(scope="session")
+def run_python(host: Any, run_python_of: Callable[[Any], Callable[..., Any]]) -> Callable[..., Any]:
+    """Runs a script on the host under test, see ``run_python_of``."""
+    return run_python_of(host)
+
+
+@pytest.fixture(scope="session")
+def run_python_of() -> Callable[[Any], Callable[..., Any]]:
+    """Runs a script on a host and returns the JSON it prints. ``ARGUMENTS`` in it are the further arguments.
 
     Script and arguments travel encoded: a secret among them must not appear in the host's process list.
     """
 
-    def run(script: str, *arguments: object) -> Any:
-        source = f"import json\nARGUMENTS = json.loads({json.dumps(list(arguments))!r})\n{script}"
-        encoded = base64.b64encode(source.encode()).decode()
-        done = host.run(f"/usr/bin/python3 -c 'import base64; exec(base64.b64decode(\"{encoded}\"))'")
-        assert done.rc == 0, done.stderr
-        return json.loads(done.stdout)
+    def on(host: Any) -> Callable[..., Any]:
+        def run(script: str, *arguments: object) -> Any:
+            source = f"import json\nARGUMENTS = json.loads({json.dumps(list(arguments))!r})\n{script}"
+            encoded = base64.b64encode(source.encode()).decode()
+            done = host.run(f"/usr/bin/python3 -c 'import base64; exec(base64.b64decode(\"{encoded}\"))'")
+            assert done.rc == 0, done.stderr
+            return json.loads(done.stdout)
 
-    return run
+        return run
+
+    return on

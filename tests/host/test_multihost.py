@@ -1,0 +1,231 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""What crosses computes: both kinds of networks, and guests that move. Needs two computes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+# Runs on the controller with the administrator's credentials; prints what it found as JSON.
+CLOUD = """
+import time, openstack
+cloud = openstack.connect(cloud="admin")
+nova = cloud.compute
+nova.default_microversion = "2.79"
+names = ("kn-flat-1", "kn-flat-2", "kn-tenant-1", "kn-tenant-2")
+
+def wait(condition, seconds, what):
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{what} is not so after {seconds} s")
+        time.sleep(1)
+    return answer
+
+def settled(server, status="ACTIVE"):
+    def look():
+        now = nova.get_server(server)
+        if now.status == "ERROR":
+            raise SystemExit(f"{now.name} is in ERROR: {now.fault}")
+        return now if now.status == status and not now.task_state else None
+    return wait(look, 300, f"{server} is {status}")
+
+def address(server):
+    return next(entry["addr"] for entries in server.addresses.values() for entry in entries)
+"""
+REMOVE = """
+for name in names:
+    if (server := nova.find_server(name)):
+        nova.delete_server(server)
+wait(lambda: not [s for s in nova.servers(name="^kn-")], 120, "the removal of the guests")
+for ip in cloud.network.ips(description="kn"):
+    cloud.network.delete_ip(ip)
+if (router := cloud.network.find_router("kn")):
+    for port in cloud.network.ports(device_id=router.id):
+        if port.device_owner == "network:router_interface":
+            cloud.network.remove_interface_from_router(router, port_id=port.id)
+    cloud.network.delete_router(router)
+if (network := cloud.network.find_network("kn")):
+    cloud.network.delete_network(network)
+"""
+CREATE = """
+computes, flat_network = ARGUMENTS
+flat = cloud.network.find_network(flat_network)
+was_external = flat.is_router_external
+cloud.network.update_network(flat, is_router_external=True)
+tenant = cloud.network.create_network(name="kn")
+subnet = cloud.network.create_subnet(network_id=tenant.id, name="kn", ip_version=4, cidr="10.99.0.0/24")
+router = cloud.network.create_router(name="kn", external_gateway_info={"network_id": flat.id})
+cloud.network.add_interface_to_router(router, subnet_id=subnet.id)
+my_vm = nova.find_server("my_vm", details=True)
+image, flavor = my_vm.image.id, nova.find_flavor(my_vm.flavor.name)
+made = []
+for index, name in enumerate(names):
+    network = flat if "flat" in name else tenant
+    made.append(nova.create_server(name=name, image_id=image, flavor_id=flavor.id, key_name=my_vm.key_name,
+                                   networks=[{"uuid": network.id}], host=computes[index % 2]))
+servers = {server.name: settled(server.id) for server in made}
+port = next(cloud.network.ports(device_id=servers["kn-tenant-1"].id))
+floating = cloud.network.create_ip(floating_network_id=flat.id, port_id=port.id, description="kn")
+ready = "kilonova-guest: ready"
+for server in servers.values():
+    wait(lambda: ready in (nova.get_server_console_output(server)["output"] or ""), 300, f"{server.name}: ready")
+print(json.dumps({"addresses": {name: address(server) for name, server in servers.items()},
+                  "hosts": {name: server.compute_host for name, server in servers.items()},
+                  "floating": floating.floating_ip_address, "was_external": was_external}))
+"""
+RESTORE = """
+flat_network, was_external = ARGUMENTS
+flat = cloud.network.find_network(flat_network)
+cloud.network.update_network(flat, is_router_external=was_external)
+"""
+SSH = (
+    "ssh -i /root/.ssh/kilonova_id_ed25519 -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null "
+    "-o LogLevel=ERROR -o ConnectTimeout=10"
+)
+InGuest = Callable[[str, str], Any]
+LOSS = re.compile(r"(\d+) packets transmitted, (\d+) received")
+
+
+@pytest.fixture(scope="module")
+def computes(hosts_sites: tuple[Any, ...]) -> list[str]:
+    found = [site.name for site in hosts_sites if "compute" in site.groups]
+    if len(found) < 2:
+        pytest.skip("needs two computes")
+    return found
+
+
+@pytest.fixture(scope="module")
+def on_cloud(run_python_of: Callable[[Any], Callable[..., Any]], first_controller: Any) -> Callable[..., Any]:
+    run = run_python_of(first_controller.connect())
+    return lambda script, *arguments: run(CLOUD + script, *arguments)
+
+
+@pytest.fixture(scope="module")
+def guests(on_cloud: Callable[..., Any], computes: list[str]) -> Iterator[dict[str, Any]]:
+    """Two guests on the flat network and two on a tenant's, one of each on each compute."""
+    on_cloud(REMOVE + "print('null')")
+    made = on_cloud(CREATE, computes[:2], "nova")
+    yield made
+    on_cloud(REMOVE + RESTORE + "print('null')", "nova", made["was_external"])
+
+
+@pytest.fixture(scope="module")
+def in_guest(first_controller: Any) -> InGuest:
+    host = first_controller.connect()
+    return lambda address, command: host.run(f"{SSH} guest@{address} '{command}'")
+
+
+def test_guests_run_where_they_were_put(guests: dict[str, Any], computes: list[str]) -> None:
+    assert guests["hosts"]["kn-flat-1"] == guests["hosts"]["kn-tenant-1"] == computes[0]
+    assert guests["hosts"]["kn-flat-2"] == guests["hosts"]["kn-tenant-2"] == computes[1]
+
+
+def test_flat_network_across_computes(guests: dict[str, Any], in_guest: InGuest) -> None:
+    done = in_guest(guests["addresses"]["kn-flat-1"], f"sudo ping -c 5 -w 10 {guests['addresses']['kn-flat-2']}")
+    assert "5 packets received" in done.stdout, done.stdout + done.stderr
+
+
+def test_floating_address(guests: dict[str, Any], in_guest: InGuest) -> None:
+    done = in_guest(guests["floating"], "hostname")
+    assert done.stdout.strip() == "kn-tenant-1", done.stderr
+
+
+def test_tenant_network_across_computes(guests: dict[str, Any], in_guest: InGuest) -> None:
+    """Through geneve, with packets of the network's whole MTU."""
+    done = in_guest(guests["floating"], f"sudo ping -c 5 -w 10 -s 1200 {guests['addresses']['kn-tenant-2']}")
+    assert "5 packets received" in done.stdout, done.stdout + done.stderr
+
+
+def test_tenant_guest_reaches_the_outside(guests: dict[str, Any], in_guest: InGuest) -> None:
+    """Through the router, which translates the address; the hosts' gateway stands for the outside."""
+    done = in_guest(guests["floating"], f"sudo ping -c 3 -w 10 {guests['addresses']['kn-flat-2']}")
+    assert "3 packets received" in done.stdout, done.stdout + done.stderr
+
+
+def test_every_compute_serves_metadata(guests: dict[str, Any], hosts_sites: tuple[Any, ...]) -> None:
+    for site in hosts_sites:
+        if site.name in guests["hosts"].values():
+            namespaces = site.connect().check_output("ip netns list")
+            assert len(re.findall(r"^ovnmeta-", namespaces, re.MULTILINE)) >= 2
+
+
+def test_cold_migration(guests: dict[str, Any], on_cloud: Callable[..., Any], in_guest: InGuest) -> None:
+    """Copies the disk over ssh between the computes, as the user nova."""
+    moved = on_cloud(
+        """
+server = nova.find_server("kn-flat-1")
+nova.migrate_server(server)
+settled(server.id, "VERIFY_RESIZE")
+nova.confirm_server_resize(server)
+now = settled(server.id)
+print(json.dumps(now.compute_host))
+"""
+    )
+    assert moved != guests["hosts"]["kn-flat-1"]
+    address = guests["addresses"]["kn-flat-1"]
+    assert _eventually(lambda: in_guest(address, "hostname").stdout.strip() == "kn-flat-1")
+
+
+def test_live_migration(
+    first_controller: Any, on_cloud: Callable[..., Any], in_guest: InGuest, computes: list[str]
+) -> None:
+    """my_vm moves with its disk and goes on running. At most the last moment of the copy is lost."""
+    host = first_controller.connect()
+    address = on_cloud('print(json.dumps(address(nova.find_server("my_vm", details=True))))')
+    before = float(in_guest(address, "cut -d. -f1 /proc/uptime").stdout)
+    host.check_output(f"systemd-run --quiet --unit=kn-ping --service-type=exec ping -i 0.2 -w 280 {address}")
+    try:
+        moved = on_cloud(
+            """
+server = nova.find_server("my_vm", details=True)
+nova.live_migrate_server(server, host=None, block_migration="auto")
+now = wait(lambda: (now := nova.get_server(server.id)).compute_host != server.compute_host and not now.task_state
+           and now, 280, "the migration")
+print(json.dumps([server.compute_host, now.compute_host]))
+"""
+        )
+    finally:
+        host.run("systemctl kill --signal=INT kn-ping; while systemctl is-active --quiet kn-ping; do sleep 0.2; done")
+    sent, received = _packets(host.check_output("journalctl --unit=kn-ping --output=cat --no-pager"))
+    print(f"live migration: {sent - received} of {sent} packets lost")
+    assert moved[0] != moved[1]
+    assert float(in_guest(address, "cut -d. -f1 /proc/uptime").stdout) > before, "the guest was restarted"
+    # One packet every 0.2 s: three seconds.
+    assert sent - received <= 15
+
+
+@pytest.mark.on("compute")
+def test_migration_needs_a_certificate(run_python: Callable[..., Any], site: Any, computes: list[str]) -> None:
+    """libvirt says one byte to whom it lets in, and nothing to others."""
+    script = """
+import socket, ssl
+def answer(certificate):
+    context = ssl.create_default_context(cafile="/etc/pki/CA/cacert.pem")
+    if certificate:
+        context.load_cert_chain("/etc/pki/libvirt/clientcert.pem", "/etc/pki/libvirt/private/clientkey.pem")
+    plain = socket.create_connection((ARGUMENTS[0], 16514), timeout=10)
+    try:
+        with context.wrap_socket(plain, server_hostname=ARGUMENTS[0]) as connection:
+            return connection.recv(1).hex()
+    except OSError:
+        return ""
+print(json.dumps([answer(False), answer(True)]))
+"""
+    assert run_python(script, site.management_address) == ["", "01"]
+
+
+def _packets(text: str) -> tuple[int, int]:
+    found = LOSS.findall(text)
+    assert found, text[-500:]
+    sent, received = found[-1]
+    return int(sent), int(received)
+
+
+def _eventually(condition: Callable[[], bool], tries: int = 30) -> bool:
+    # Each try takes as long as ssh does.
+    return any(condition() for _ in range(tries))
