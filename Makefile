@@ -17,7 +17,7 @@ STAMP := .venv/.kilonova-setup
 INVENTORY ?= inventory/lab
 ARGS ?=
 PLAYBOOK := $(BIN)/ansible-playbook -i $(INVENTORY) $(ARGS)
-SCENARIO ?= default
+SCENARIOS ?= default multihost
 KEEP ?=
 # The interpreter that .venv is made from; found by itself where empty.
 PYTHON ?=
@@ -98,12 +98,12 @@ check-unit: $(STAMP)
 	@$(BIN)/python -m pytest --quiet tests/unit tests/render
 
 .PHONY: test
-test: ## check, then Molecule's default scenario on a lab machine of its own (KEEP=1 leaves it)
+test: ## check, then Molecule's SCENARIOS, each on lab machines of its own (KEEP=1 leaves them)
 	@[ "$$(id -u)" = 0 ] || { echo "make test: Molecule's machine is a lab, which only root may create. Run it as root" \
 		"(sudo make test); make check needs no root." >&2; exit 1; }
 	@$(MAKE) setup
 	@$(MAKE) check
-	@KEEP=$(KEEP) tools/molecule-test $(SCENARIO)
+	@for scenario in $(SCENARIOS); do KEEP=$(KEEP) tools/molecule-test "$$scenario" || exit; done
 
 .PHONY: format
 format: $(STAMP) ## Let ruff correct what it can

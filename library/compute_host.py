@@ -17,7 +17,7 @@ description:
   - V(removed) deletes the compute service, with which Nova deletes the host's mapping to its cell and its resource
     provider in Placement, and the host's network agents. It refuses while the compute has guests or is up.
   - Uses Nova's REST API with microversion 2.79 (C(os-services), C(os-migrateLive), C(migrate), C(confirmResize),
-    C(os-instance-actions)) and Neutron's C(agents).
+    a server's C(migrations)) and 2.84 (C(os-instance-actions)), and Neutron's C(agents).
 author: The Kilonova authors (@kilonova)
 options:
   name:
@@ -29,6 +29,10 @@ options:
     type: str
     default: enabled
     choices: [enabled, disabled, drained, removed]
+  must_exist:
+    description: Whether V(drained) fails for a compute that Nova does not know, rather than have nothing to do.
+    type: bool
+    default: true
   reason:
     description: Why it is out of service, shown by Nova to administrators. At most 255 characters.
     type: str
@@ -87,7 +91,7 @@ servers:
   elements: dict
 layer:
   description: The part of the cloud that failed.
-  returned: when an API fails or a guest does not move
+  returned: when an API fails, or a compute that is to be removed stays up
   type: str
 """
 
@@ -101,6 +105,8 @@ from ansible.module_utils.cloud_api import CloudApi, CloudError, layer_logs
 from ansible.module_utils.openstack_client import CLIENT_ARGUMENTS, connect
 
 BINARY = "nova-compute"
+# Before it, a failed event has a traceback, of frames without the exception, and no reason.
+DETAILS_MICROVERSION = "2.84"
 POLL_SECONDS = 2.0
 LIVE = ("ACTIVE", "PAUSED")
 COLD = ("SHUTOFF",)
@@ -108,7 +114,7 @@ GONE = ("DELETED", "SOFT_DELETED", "SHELVED_OFFLOADED")
 
 
 class Refused(Exception):
-    """Nothing was changed because of guests; ``servers`` are those."""
+    """Nothing was changed, or not all guests moved; ``servers`` are those that are the reason."""
 
     def __init__(self, message: str, servers: list[dict[str, Any]]) -> None:
         super().__init__(message)
@@ -142,6 +148,7 @@ class Compute:
     check_mode: bool = False
     actions: list[str] = field(default_factory=list)
     moved: list[dict[str, Any]] = field(default_factory=list)
+    confirmed: set[str] = field(default_factory=set)
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
 
@@ -166,10 +173,10 @@ class Compute:
         service = self.existing()
         if service["status"] == status and (not reason or service.get("disabled_reason") == reason):
             return
-        self.actions.append(f"{self.name}: {status}" + (f" ({reason})" if reason else ""))
         if not self.check_mode:
             body = {"status": status} | ({"disabled_reason": reason} if reason else {})
             self.api.put("compute", f"/os-services/{service['id']}", body)
+        self.actions.append(f"{self.name}: {status}" + (f" ({reason})" if reason else ""))
 
     def drain(self, reason: str, timeout: float) -> None:
         self.existing()
@@ -190,14 +197,18 @@ class Compute:
             self.actions += [f"{one['name']}: moved away" for one in guests]
             return
         start = self.clock()
+        waiting = {}
+        failed = []
         for guest in guests:
             if guest["status"] in LIVE:
                 body: dict[str, Any] = {"os-migrateLive": {"host": None, "block_migration": "auto"}}
             else:
                 body = {"migrate": None}
-            self.api.request("compute", "POST", f"/servers/{guest['id']}/action", json=body)
-        waiting = {guest["id"]: guest for guest in guests}
-        failed = []
+            refusal = self.ask(guest, body)
+            if refusal is None:
+                waiting[guest["id"]] = guest
+            elif refusal:
+                failed.append(brief(guest, refusal))
         while waiting:
             for guest in list(waiting.values()):
                 outcome = self.outcome(guest, start)
@@ -217,24 +228,48 @@ class Compute:
                 failed,
             )
 
-    def outcome(self, guest: dict[str, Any], start: float) -> str | None:
-        """None while a guest moves, '' when it has moved, otherwise why it did not."""
+    def ask(self, guest: dict[str, Any], body: dict[str, Any]) -> str | None:
+        """Ask Nova to act on a guest: None when it will, '' when the guest is gone, otherwise why it refuses."""
         try:
-            now = self.api.get("compute", f"/servers/{guest['id']}")["server"]
+            self.api.request("compute", "POST", f"/servers/{guest['id']}/action", json=body)
+        except CloudError as error:
+            if error.logs_matter:
+                raise
+            return "" if error.status == 404 else str(error)
+        return None
+
+    def outcome(self, guest: dict[str, Any], start: float) -> str | None:
+        """None while a guest moves, '' when it has moved or is gone, otherwise why it did not."""
+        try:
+            return self.progress(guest, start)
         except CloudError as error:
             if error.status == 404:
                 return ""  # Its owner deleted it meanwhile.
             raise
+
+    def progress(self, guest: dict[str, Any], start: float) -> str | None:
+        path = f"/servers/{guest['id']}"
+        now = self.api.get("compute", path)["server"]
         how = "live" if guest["status"] in LIVE else "cold"
         if now["status"] == "VERIFY_RESIZE" and not now.get("OS-EXT-STS:task_state"):
-            self.api.request("compute", "POST", f"/servers/{guest['id']}/action", json={"confirmResize": None})
-            return None
+            # It looks like this until Nova has confirmed, which Nova must be asked for only once.
+            if guest["id"] in self.confirmed:
+                return None
+            self.confirmed.add(guest["id"])
+            return self.ask(guest, {"confirmResize": None})
         if now.get("OS-EXT-STS:task_state") or now["status"] in ("MIGRATING", "RESIZE", "VERIFY_RESIZE"):
             return None
-        if now.get("OS-EXT-SRV-ATTR:host") == self.name:
-            return self.failure(guest["id"])
-        seconds = round(self.clock() - start)
         to = now.get("OS-EXT-SRV-ATTR:host") or ""
+        if now["status"] in GONE:
+            return ""
+        if now["status"] == "ERROR":
+            fault = (now.get("fault") or {}).get("message") or "Nova does not say why"
+            return f"it went to ERROR on {to or 'no compute'}: {fault}"
+        if to == self.name:
+            return self.failure(guest["id"])
+        if how == "live" and self.api.get("compute", f"{path}/migrations")["migrations"]:
+            return None  # The old compute still cleans up; stopped now, it would never end the migration.
+        seconds = round(self.clock() - start)
         self.moved.append({"id": guest["id"], "name": guest["name"], "how": how, "to": to, "seconds": seconds})
         self.actions.append(f"{guest['name']}: moved {how} to {to} in {seconds} s")
         return ""
@@ -245,14 +280,18 @@ class Compute:
         last = next((one for one in found if one["action"] in ("live-migration", "migrate")), None)
         if last is None:
             return None
-        details = self.api.get("compute", f"/servers/{server_id}/os-instance-actions/{last['request_id']}")
+        details = self.api.request(
+            "compute",
+            "GET",
+            f"/servers/{server_id}/os-instance-actions/{last['request_id']}",
+            headers={"OpenStack-API-Version": f"compute {DETAILS_MICROVERSION}"},
+        ).json()
         events = details["instanceAction"].get("events") or []
-        errors = [
-            one.get("details") or one.get("traceback") or one["event"] for one in events if one["result"] == "Error"
-        ]
+        # The event that began last comes first; those that began before it only pass its failure on.
+        errors = [one.get("details") or f"{one['event']} failed" for one in events if one["result"] == "Error"]
         if not errors and not all(one.get("finish_time") for one in events):
             return None
-        return str(errors[-1]).strip().splitlines()[-1] if errors else "Nova left it where it was without saying why"
+        return " ".join(errors[0].split()) if errors else "Nova left it where it was without saying why"
 
     def remove(self, timeout: float) -> None:
         service = self.service()
@@ -261,14 +300,14 @@ class Compute:
             why = [brief(one, "it would lose its compute; drain or evacuate it first") for one in guests]
             raise Refused(f"{self.name} has guests and is not removed:\n{lines(why)}", why)
         if service is not None:
-            self.actions.append(f"{self.name}: removed from Nova")
             if not self.check_mode:
                 self.wait_down(timeout)
                 self.api.delete("compute", f"/os-services/{service['id']}")
+            self.actions.append(f"{self.name}: removed from Nova")
         for agent in self.api.listing("network", "/agents", "agents", host=self.name):
-            self.actions.append(f"{self.name}: {agent['agent_type']} removed from Neutron")
             if not self.check_mode:
                 self.api.delete("network", f"/agents/{agent['id']}")
+            self.actions.append(f"{self.name}: {agent['agent_type']} removed from Neutron")
 
     def wait_down(self, timeout: float) -> None:
         """A compute that still reports would come back by itself, without its mapping to the cell."""
@@ -289,6 +328,7 @@ def main() -> None:
             **CLIENT_ARGUMENTS,
             "name": {"type": "str", "required": True},
             "state": {"type": "str", "default": "enabled", "choices": ["enabled", "disabled", "drained", "removed"]},
+            "must_exist": {"type": "bool", "default": True},
             "reason": {"type": "str", "default": "maintenance"},
             "timeout": {"type": "int", "default": 1800},
         },
@@ -298,7 +338,8 @@ def main() -> None:
     work = Compute(CloudApi(connect(module)), params["name"], module.check_mode)
     try:
         if params["state"] == "drained":
-            work.drain(params["reason"], params["timeout"])
+            if params["must_exist"] or work.service() is not None:
+                work.drain(params["reason"], params["timeout"])
         elif params["state"] == "removed":
             work.remove(params["timeout"])
         else:

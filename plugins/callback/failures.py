@@ -28,10 +28,18 @@ SHOWN_LINES = 6
 def cause(result: dict[str, Any]) -> list[str]:
     """The beginning of a failed task's message, of its failed items where it has some."""
     items = [item for item in result.get("results") or [] if item.get("failed") or item.get("unreachable")]
-    text = "\n".join(str(item.get("msg") or item.get("stderr") or "") for item in items)
-    lines = (text or str(result.get("msg") or result.get("stderr") or "no message")).strip().splitlines()
+    lines = "\n".join(map(message, items or [result])).splitlines()
     more = len(lines) - SHOWN_LINES
     return lines if more <= 0 else [*lines[:SHOWN_LINES], f"({more} more lines above)"]
+
+
+def message(result: dict[str, Any]) -> str:
+    """A result's message; the end of its output where it is a command's that says nothing."""
+    text = str(result.get("msg") or "").strip()
+    if text in ("", "non-zero return code"):
+        output = str(result.get("stderr") or result.get("stdout") or "").strip().splitlines()
+        text = "\n".join([text, *output[-SHOWN_LINES + 1 :]]).strip()
+    return text or "no message"
 
 
 def listing(failed: dict[str, tuple[str, list[str]]]) -> list[str]:

@@ -172,6 +172,18 @@ def test_no_secret_in_the_process_list(run_python: Callable[..., Any], needles: 
     assert result["seen"] > 20
 
 
+@pytest.mark.on("compute")
+def test_computes_know_only_what_they_log_in_with(
+    run_python: Callable[..., Any], needles: dict[str, str], site: Any
+) -> None:
+    """No password of a database, of another service or of the administrator, and not what keys are derived from."""
+    if "controller" in site.groups:
+        pytest.skip("this compute is the controller too")
+    result = run_python(SCAN_FILES, needles, READABLE_ROOTS, "all")
+    known = {name for _, _, names in result["found"] for name in names}
+    assert known == {"nova_password", "rabbitmq_password", "neutron_ovn_metadata_secret"}
+
+
 @pytest.mark.on("controller")
 @pytest.mark.parametrize("directory", ["/etc/keystone/fernet-keys", "/etc/keystone/credential-keys"])
 def test_keystone_keys(host: Any, directory: str) -> None:

@@ -71,6 +71,7 @@ def test_nothing_is_listed_when_nothing_failed(tmp_path: Path) -> None:
         ({"msg": "\n".join("abcdefgh")}, ["a", "b", "c", "d", "e", "f", "(2 more lines above)"]),
         ({"msg": "One or more items failed", "results": [{"msg": "ok"}, {"failed": True, "msg": "why"}]}, ["why"]),
         ({"stderr": "why\n"}, ["why"]),
+        ({"msg": "non-zero return code", "stderr": "", "stdout": "a\nwhy\n"}, ["non-zero return code", "a", "why"]),
         ({}, ["no message"]),
     ],
 )

@@ -98,6 +98,7 @@ FOUND: dict[str, Any] = {
     "vcpus": 1,
     "memory_mib": 128,
     "console_log": LOG,
+    "arrived_running": False,
     "disks": [{"target": "vda", "bus": "virtio", "source": "/x", "format": "qcow2", "gib": 1.0}],
     "interfaces": [
         {
@@ -274,3 +275,20 @@ def test_instance_with_a_disk(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert not result.get("failed"), result["msg"]
     assert not result["changed"] and result["mismatches"] == []
     assert result["found"]["interfaces"][0]["flows"] is True and result["console"].endswith("address 192.168.1.149")
+
+
+def test_a_guest_that_arrived_running_has_printed_its_address_elsewhere() -> None:
+    problems = libvirt_instance.compare(UUID, EXPECTED, FOUND, "", True)
+    assert any("address on the console" in problem["what"] for problem in problems)
+    moved = {**FOUND, "arrived_running": True}
+    problems = libvirt_instance.compare(UUID, EXPECTED, moved, "", True)
+    assert not any("address on the console" in problem["what"] for problem in problems)
+
+
+@pytest.mark.parametrize(("arguments", "arrived"), [(b"qemu\0-incoming\0defer\0", True), (b"qemu\0-name\0x\0", False)])
+def test_arrived_running(tmp_path: Path, arguments: bytes, arrived: bool) -> None:
+    (tmp_path / "one.pid").write_text("17")
+    (tmp_path / "17").mkdir()
+    (tmp_path / "17" / "cmdline").write_bytes(arguments)
+    assert libvirt_instance.arrived_running("one", tmp_path, tmp_path) is arrived
+    assert libvirt_instance.arrived_running("two", tmp_path, tmp_path) is False
