@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -76,3 +77,30 @@ def test_queue_and_ovn_are_on_the_management_network(site: Any, host: Any) -> No
 def test_guests_screens_are_on_the_management_network(site: Any, host: Any) -> None:
     screens = [one for one in listeners(host) if "qemu" in one.process]
     assert [one for one in screens if not is_loopback(one.address) and one.address != site.management_address] == []
+
+
+@pytest.mark.on("compute")
+def test_guests_screens_need_a_certificate(host: Any, run_python: Callable[..., Any]) -> None:
+    """QEMU offers VeNCrypt (19) only, and of that X509None (260): TLS with certificates on both ends."""
+    screens = [one for one in listeners(host) if "qemu" in one.process and 5900 <= one.port < 6000]
+    script = """
+import socket, struct
+def offers(address, port):
+    with socket.create_connection((address, port), timeout=10) as connection:
+        stream = connection.makefile("rwb")
+        def send(content):
+            stream.write(content)
+            stream.flush()
+        send(stream.read(12))  # the RFB version that it speaks
+        kinds = list(stream.read(stream.read(1)[0]))
+        if kinds != [19]:
+            return kinds
+        send(b"\\x13")
+        send(stream.read(2))  # VeNCrypt's version
+        assert stream.read(1) == b"\\0"
+        count = stream.read(1)[0]
+        return kinds + list(struct.unpack(f">{count}I", stream.read(4 * count)))
+print(json.dumps([offers(*screen) for screen in ARGUMENTS[0]]))
+"""
+    found = run_python(script, [[one.address, one.port] for one in screens])
+    assert found == [[19, 260]] * len(screens)
