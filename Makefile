@@ -17,7 +17,7 @@ STAMP := .venv/.kilonova-setup
 INVENTORY ?= inventory/lab
 ARGS ?=
 PLAYBOOK := $(BIN)/ansible-playbook -i $(INVENTORY) $(ARGS)
-SCENARIOS ?= default multihost
+SCENARIOS ?= default
 KEEP ?=
 # The interpreter that .venv is made from; found by itself where empty.
 PYTHON ?=
