@@ -84,6 +84,7 @@ def sites(inventory: str) -> tuple[Site, ...]:
         "ANSIBLE_STDOUT_CALLBACK": "minimal",
         "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
         "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_FORCE_COLOR": "0",
     }
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=PROJECT, check=False)
     found = re.findall(r"^(\S+) \| SUCCESS => (\{.*?^\})", done.stdout, re.MULTILINE | re.DOTALL)
