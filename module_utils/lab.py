@@ -311,8 +311,8 @@ def remove_cgroup(directory: Path, timeout: float = 30) -> None:
         return True
 
     if not wait_for(removed, timeout):
-        members = " ".join(path.read_text().replace("\n", " ") for path in directory.rglob("cgroup.procs"))
-        raise LabError(f"The cgroup {directory} cannot be removed: processes {members.strip() or '(ending)'} stay in it.")
+        members = " ".join(pid for path in directory.rglob("cgroup.procs") for pid in path.read_text().split())
+        raise LabError(f"The cgroup {directory} cannot be removed: processes {members or '(ending)'} stay in it.")
 
 
 def unit_active(machine: Machine) -> bool:
