@@ -67,6 +67,10 @@ verify: $(STAMP) ## Check the running cloud as its operator sees it
 status: $(STAMP) ## Show what runs where, and what does not
 	@$(PLAYBOOK) playbooks/status.yml
 
+.PHONY: drift
+drift: $(STAMP) ## List what differs from the inventory (exit code 2), changing nothing
+	@$(PLAYBOOK) playbooks/drift.yml --check
+
 .PHONY: bench
 bench: ## Time site.yml task by task on a new lab machine, into .cache/bench
 	@$(NEED_ROOT)

@@ -70,11 +70,16 @@ reason:
   returned: success
   type: str
   sample: Keystone refused the login with status 401
+not_looked_at:
+  description: Why a dry run could not see, though Keystone is installed. RV(ignore:changed) is then false.
+  returned: in check mode, when Keystone does not answer
+  type: str
 """
 
 import http.client
 import json
 import os
+import shutil
 import subprocess
 import time
 import urllib.error
@@ -82,6 +87,7 @@ import urllib.request
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.dry_run import not_looked_at
 from ansible.module_utils.service_logs import unit_log
 
 POLL_SECONDS = 0.5
@@ -199,6 +205,8 @@ def main() -> None:
     else:
         reason = f"Keystone refused the login with status {status}"
     if module.check_mode:
+        if (status is None or status >= http.client.INTERNAL_SERVER_ERROR) and shutil.which("keystone-manage"):
+            not_looked_at(module, "The administrator's account", reason, reason=reason)
         module.exit_json(changed=True, reason=reason)
     if status not in (http.client.UNAUTHORIZED, http.client.NOT_FOUND):
         fail_without_login(module, status, f"within {params['timeout']} s")

@@ -78,6 +78,10 @@ changes:
   type: list
   elements: str
   sample: ["external-ids:ovn-encap-ip = 10.0.0.21"]
+not_looked_at:
+  description: Why a dry run could not see, though it is installed. RV(ignore:changed) is then false.
+  returned: in check mode, when ovsdb-server does not answer
+  type: str
 """
 
 import json
@@ -86,10 +90,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.dry_run import not_looked_at
 from ansible.module_utils.service_logs import unit_log
 
 # Seconds for which ovs-vsctl waits for ovs-vswitchd to have done what was asked for.
 TIMEOUT = 30
+# A dry run asks a database that runs, which answers at once, or one that does not.
+DRY_RUN_TIMEOUT = 5
 
 
 @dataclass
@@ -187,7 +194,10 @@ def plan(state: State, params: dict[str, Any]) -> tuple[list[list[str]], list[st
 
 def ovs_vsctl(module: AnsibleModule, *arguments: str) -> str:
     """Run ovs-vsctl; a failure ends the module with the servers' last words."""
-    code, output, error = module.run_command(["ovs-vsctl", f"--timeout={TIMEOUT}", *arguments])
+    timeout = DRY_RUN_TIMEOUT if module.check_mode else TIMEOUT
+    code, output, error = module.run_command(["ovs-vsctl", f"--timeout={timeout}", *arguments])
+    if code and module.check_mode:
+        not_looked_at(module, "Open vSwitch's database", error.strip() or output.strip(), changes=[])
     if code:
         logs = "\n".join(unit_log(unit) for unit in ("ovsdb-server.service", "ovs-vswitchd.service"))
         module.fail_json(msg=f"ovs-vsctl failed: {error.strip() or output.strip()}\n{logs}")

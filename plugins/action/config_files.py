@@ -29,6 +29,8 @@ if str(PROJECT / "module_utils") not in ansible.module_utils.__path__:
 from ansible.module_utils.ini_files import IniError, merge_overrides
 
 MODULE = "config_files"
+# The fact that carries through a dry run what would have been written by now.
+PENDING = "config_files_pending"
 MANAGED = "Written by Ansible (Kilonova). Changes made here are undone by its next run."
 PARTIAL = re.compile(r"{%-?\s*(?:include|import|from|extends)\s+['\"]([^'\"]+)['\"]")
 SUBSTITUTED = ("src", "content", "overrides", "overrides_name")
@@ -54,7 +56,12 @@ class ActionModule(ActionBase):
         if not isinstance(secrets, list):
             raise AnsibleActionFail("config_files: secrets must be a list of strings")
         arguments["secrets"] = list(dict.fromkeys(form for secret in secrets for form in secret_forms(str(secret))))
-        return self._execute_module(module_name=MODULE, module_args=arguments, task_vars=variables)
+        result: dict[str, Any] = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=variables)
+        if self._task.check_mode:
+            earlier = variables.get("ansible_facts", {}).get(PENDING, [])
+            pending = [*earlier, *result.get("written_files", [])]
+            result["ansible_facts"] = {PENDING: list(dict.fromkeys(pending))}
+        return result
 
     def _for_host(self, item: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         """One entry of files as the module takes it: the finished text instead of what it is made from."""

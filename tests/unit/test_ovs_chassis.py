@@ -206,6 +206,13 @@ def test_check_mode_before_open_vswitch_is_installed(
     assert result["changed"] is True and len(result["changes"]) == 6
 
 
+def test_check_mode_does_not_know_what_a_stopped_database_holds(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    # The substitute has no tables to show, and fails.
+    result = run(capsys, **ARGUMENTS, _ansible_check_mode=True)
+    assert (result["changed"], result["changes"]) == (False, [])
+    assert result["not_looked_at"].startswith("Open vSwitch's database could not be looked at: ")
+
+
 def test_a_refusal_is_shown_with_the_servers_logs(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     fake.shows(EMPTY)
     (fake.directory / "refuse").write_text("ovs-vsctl: no row\n")

@@ -231,7 +231,9 @@ def run(capsys: pytest.CaptureFixture[str], **arguments: Any) -> dict[str, Any]:
     return dict(json.loads(capsys.readouterr().out))
 
 
-def test_what_runs_is_restarted_and_what_does_not_is_started(fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_runs_is_restarted_and_what_does_not_is_started(
+    fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     new = stamp(tmp_path / "new", STARTED + 1)
     up = [unit(), unit()]
     fake.states([unit(), unit(ActiveState="failed", UnitFileState="disabled")], up)
