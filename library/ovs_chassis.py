@@ -26,7 +26,7 @@ options:
     type: list
     elements: str
   bridges:
-    description: Bridges that must exist.
+    description: Bridges that must exist, or must not.
     type: list
     elements: dict
     default: []
@@ -45,6 +45,15 @@ options:
         type: list
         elements: str
         default: []
+      exclusive:
+        description: Whether ports that are not listed are taken out of the bridge.
+        type: bool
+        default: false
+      state:
+        description: Whether the bridge exists. With V(absent), the other options are not looked at.
+        type: str
+        choices: [present, absent]
+        default: present
 attributes:
   check_mode:
     support: full
@@ -177,6 +186,11 @@ def plan(state: State, params: dict[str, Any]) -> tuple[list[list[str]], list[st
         note("managers", state.managers, sorted(managers))
     for bridge in params["bridges"]:
         name, datapath = bridge["name"], bridge["datapath_type"]
+        if bridge["state"] == "absent":
+            if name in state.bridges:
+                commands.append(["--if-exists", "del-br", name])
+                note(name, "present", "absent")
+            continue
         now_bridge = state.bridges.get(name, {"datapath_type": None, "ports": []})
         if now_bridge["datapath_type"] != datapath:
             commands.append(["--may-exist", "add-br", name])
@@ -187,8 +201,12 @@ def plan(state: State, params: dict[str, Any]) -> tuple[list[list[str]], list[st
             # A port is moved from another bridge rather than refused.
             commands.append(["--if-exists", "del-port", port])
             commands.append(["add-port", name, port])
-        if missing:
-            note(f"{name}:ports", now_bridge["ports"], now_bridge["ports"] + missing)
+        # The bridge's own port has its name.
+        kept = [port for port in now_bridge["ports"] if not bridge["exclusive"] or port in (name, *bridge["ports"])]
+        surplus = [port for port in now_bridge["ports"] if port not in kept]
+        commands += [["--if-exists", "del-port", name, port] for port in surplus]
+        if missing or surplus:
+            note(f"{name}:ports", now_bridge["ports"], kept + missing)
     return commands, changes, {"before": before, "after": after}
 
 
@@ -234,6 +252,8 @@ def main() -> None:
                     "name": {"type": "str", "required": True},
                     "datapath_type": {"type": "str", "choices": ["system", "netdev"], "default": "system"},
                     "ports": {"type": "list", "elements": "str", "default": []},
+                    "exclusive": {"type": "bool", "default": False},
+                    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
                 },
             },
         },

@@ -122,6 +122,21 @@ def hosts_lines(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]])
     return [f"{address(host)} {host}" for host in hosts]
 
 
+def addresses_on(interfaces: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> list[str]:
+    """Addresses of those of a host's interfaces that have one of the names, without prefix length."""
+    return [
+        cidr.partition("/")[0]
+        for name in dict.fromkeys(names)
+        for cidr in interfaces.get(name, {}).get("addresses", [])
+    ]
+
+
+def interface_with(interfaces: Mapping[str, Mapping[str, Any]], address: str, otherwise: str) -> str:
+    """Name of the interface that has an address, or another one where none has it."""
+    found = [name for name in interfaces if address in addresses_on(interfaces, [name])]
+    return found[0] if found else otherwise
+
+
 def probe_servers(hosts: Iterable[str], server: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One server for each compute, as cloud_resources takes them, that runs there and nowhere else."""
     return [{**server, "name": f"kilonova-probe-{host}", "host": host} for host in hosts]
@@ -145,6 +160,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "addresses_on": addresses_on,
             "boot_drop_ins": boot_drop_ins,
             "catalog_services": catalog_services,
             "catalog_users": catalog_users,
@@ -152,6 +168,7 @@ class FilterModule:
             "databases_of": databases_of,
             "first_host": first_host,
             "hosts_lines": hosts_lines,
+            "interface_with": interface_with,
             "prefix_length": prefix_length,
             "probe_servers": probe_servers,
             "rabbitmq_password_hash": rabbitmq_password_hash,

@@ -160,6 +160,18 @@ def test_lines_for_etc_hosts() -> None:
     assert cloud.hosts_lines(["nova2"], hostvars) == ["10.0.0.12 nova2"]
 
 
+def test_interfaces_and_their_addresses() -> None:
+    interfaces: dict[str, dict[str, list[str]]] = {
+        "eth0": {"addresses": ["10.0.0.11/24", "fd00::11/64"]},
+        "br0": {"addresses": ["192.168.1.1/24"]},
+        "eth1": {"addresses": []},
+    }
+    assert cloud.addresses_on(interfaces, ["br0", "eth0", "eth7", "br0"]) == ["192.168.1.1", "10.0.0.11", "fd00::11"]
+    assert cloud.addresses_on(interfaces, ["eth1"]) == []
+    assert cloud.interface_with(interfaces, "192.168.1.1", "eth1") == "br0"
+    assert cloud.interface_with(interfaces, "10.0.0.1", "eth1") == "eth1"
+
+
 @pytest.mark.parametrize("password", ["secret", ODD, "x" * 200])
 def test_rabbitmq_can_check_a_password_against_its_hash(password: str) -> None:
     # As RabbitMQ does: the salt is the first four bytes, the rest is the hash of salt and password.
