@@ -19,6 +19,8 @@ ARGS ?=
 PLAYBOOK := $(BIN)/ansible-playbook -i $(INVENTORY) $(ARGS)
 SCENARIOS ?= default
 KEEP ?=
+KILLS ?= 20
+SEED ?= 1
 # The interpreter that .venv is made from; found by itself where empty.
 PYTHON ?=
 # A make that already has a job server shares it; a plain one starts its own.
@@ -108,6 +110,13 @@ test: ## check, then Molecule's SCENARIOS, each on lab machines of its own (KEEP
 	@$(MAKE) setup
 	@$(MAKE) check
 	@for scenario in $(SCENARIOS); do KEEP=$(KEEP) tools/molecule-test "$$scenario" || exit; done
+
+.PHONY: chaos
+chaos: ## Kill site.yml KILLS=20 times at moments drawn from SEED=1, and see that the next run always converges
+	@[ "$$(id -u)" = 0 ] || { echo "make chaos: it kills a lab of its own, which only root may create. Run it as root" \
+		"(sudo make chaos)." >&2; exit 1; }
+	@$(MAKE) setup
+	@$(BIN)/python tools/chaos.py --kills $(KILLS) --seed $(SEED) $(ARGS)
 
 .PHONY: format
 format: $(STAMP) ## Let ruff correct what it can

@@ -118,6 +118,7 @@ not_looked_at:
 """
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -163,8 +164,13 @@ class NovaManage:
         # Not the whole URL: a changed password must not make it another piece of work.
         self.key = masked_url(api_connection)
 
-    def __call__(self, cell: Cell, *arguments: str, connection: str | None = None) -> str:
-        """Run a cell_v2 command that takes a cell's URLs from the configuration. Raises ToolError."""
+    def __call__(
+        self, cell: Cell, *arguments: str, connection: str | None = None, unless: Callable[[], object] | None = None
+    ) -> str:
+        """Run a cell_v2 command that takes a cell's URLs from the configuration. Raises ToolError.
+
+        ``unless`` is asked when no other call is at work any more: what a killed run began goes on without it.
+        """
         tool = ServiceTool("nova", f"nova-{cell.name}", self.key, TOOL_SECONDS)
         # The cell's URL is stored as it is written here; the API database is only logged in to.
         databases = {"api_database": (self.api_connection, "file"), "database": (connection or cell.connection, "url")}
@@ -172,6 +178,8 @@ class NovaManage:
         if cell.uuid != CELL0_UUID:
             settings["DEFAULT"]["transport_url"] = cell.transport_url
         with tool.locked():
+            if unless and unless():
+                return ""
             return tool.run([*NOVA_MANAGE, *arguments], settings, databases)
 
     def apply(self, change: CellChange, api: Connection) -> None:
@@ -182,7 +190,7 @@ class NovaManage:
             if find_cell(read_cells(api), cell) == cell:
                 return
         elif change.before is None:
-            self(cell, "create_cell", "--name", cell.name)
+            self(cell, "create_cell", "--name", cell.name, unless=lambda: find_cell(read_cells(api), cell))
             return
         # cell0's transport is no secret, and no driver is called so, which is why it cannot stand in the configuration.
         transport = ["--transport-url", CELL0_TRANSPORT] if cell.uuid == CELL0_UUID else []

@@ -76,7 +76,7 @@ def check_memory(facts: Facts, minimum: int) -> list[str]:
 
 
 def check_disk(facts: Facts, minimum: int, minimum_deployed: int) -> list[str]:
-    """Enough free disk; less is needed where our packages are installed already."""
+    """Enough free disk; less is needed where a deployment has begun, and took what it needed."""
     name, wanted = "preflight_minimum_disk_mib", minimum
     if facts["deployed"]:
         name, wanted = "preflight_minimum_disk_deployed_mib", minimum_deployed

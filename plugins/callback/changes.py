@@ -29,7 +29,6 @@ requirements:
 
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +51,6 @@ NAMED = {
     "masked": "mask {}",
     "unmasked": "unmask {}",
 }
-# apt names packages in its output only.
-PACKAGE_LIST = re.compile(
-    r"^The following (NEW packages|packages) will be (installed|upgraded|REMOVED|DOWNGRADED):\n((?:  .*\n)+)", re.M
-)
-VERBS = {"installed": "install", "upgraded": "upgrade", "REMOVED": "remove", "DOWNGRADED": "downgrade"}
-
 # This run's, in the order in which they came. Each is {host, task, items} or {host, task, not_looked_at}. Tasks run in
 # forks of this process, so that an action plugin finds here what came before it.
 RECORD: list[dict[str, Any]] = []
@@ -74,8 +67,8 @@ def items(result: dict[str, Any], fallback: str) -> list[str]:
     # A unit that is started is there to stay; that it starts at boot is worth a word where nothing else is.
     started = result.get("started") or []
     found += [f"enable {name}" for name in result.get("enabled") or [] if name not in [*started, *restarted]]
-    for match in PACKAGE_LIST.finditer(str(result.get("stdout", ""))):
-        found += [f"{VERBS[match[2]]} {name}" for name in match[3].split()]
+    if "lists_updated" in result:  # apt_packages; nova_cells means something else by missing
+        found += [f"install {name}" for name in result["missing"]] + list(result["repaired"])
     return found or [str(result.get("dest") or result.get("path") or fallback)]
 
 

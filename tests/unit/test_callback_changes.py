@@ -111,10 +111,10 @@ def test_nothing_to_say_is_no_failure(tmp_path: Path) -> None:
             ["start x.service", "restart y.service", "enable z.service"],
         ),
         (
-            {"stdout": "Reading...\nThe following NEW packages will be installed:\n  a b\n  c\n0 upgraded, 3 newly\n"},
-            ["install a", "install b", "install c"],
+            {"missing": ["nova-doc"], "repaired": ["dpkg had not finished 2 packages"], "lists_updated": False},
+            ["install nova-doc", "dpkg had not finished 2 packages"],
         ),
-        ({"stdout": "The following packages will be REMOVED:\n  d\nThe"}, ["remove d"]),
+        ({"missing": ["cmp1"], "hosts": ["cmp1"]}, ["map cmp1 to its cell"]),
         ({"msg": "whatever"}, ["The task"]),
         ({"changed_files": []}, ["The task"]),
     ],
