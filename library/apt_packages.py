@@ -75,7 +75,6 @@ lists_updated:
 """
 
 import contextlib
-import fcntl
 import fnmatch
 import os
 import re
@@ -85,8 +84,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.earlier_calls import Busy, take, wait_for_earlier_call
 
-LOCK = "run/kilonova/apt_packages.lock"
 GUARD = "usr/sbin/policy-rc.d"
 # Where a guard of the host's own waits meanwhile.
 GUARD_ASIDE = "usr/sbin/policy-rc.d.kilonova"
@@ -99,14 +98,9 @@ LISTS_STAMPS = (LISTS, f"{LISTS}/partial", "var/lib/apt/periodic/update-success-
 QUERY = r"${Package}\t${Version}\t${db:Status-Eflag}\t${db:Status-Status}\t${Provides}\n"
 # Not installed at all, or removed but for its configuration.
 GONE = ("not-installed", "config-files")
-POLL_SECONDS = 0.2
 LAST_LINES = 30
 ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "DEBIAN_PRIORITY": "critical", "LC_ALL": "C.UTF-8"}
 KEEP_FILES = ("confdef", "confold")
-
-
-class Busy(Exception):
-    """A lock that was not given back in time; the text is for the user."""
 
 
 @dataclass
@@ -202,36 +196,11 @@ def guarded(root: str = "/") -> Iterator[None]:
         lower_guard(root)
 
 
-def wait_for(descriptor: int, posix: bool, deadline: float, what: str) -> None:
-    """Take a lock. Raises Busy. dpkg's locks are POSIX ones, which the kernel gives back with the process."""
-    while True:
-        try:
-            (fcntl.lockf if posix else fcntl.flock)(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except (BlockingIOError, PermissionError):
-            if time.monotonic() > deadline:
-                raise Busy(what) from None
-        time.sleep(POLL_SECONDS)
-
-
-@contextlib.contextmanager
-def own_lock(timeout: float, root: str = "/") -> Iterator[None]:
-    """One call at a time. A call outlives the run that made it, when that is killed."""
-    path = root + LOCK
-    os.makedirs(os.path.dirname(path), mode=0o711, exist_ok=True)
-    with open(path, "w", encoding="utf-8") as stream:
-        what = f"an earlier run is still installing packages after {timeout:g} s; see: fuser -v {path}"
-        wait_for(stream.fileno(), False, time.monotonic() + timeout, what)
-        yield
-
-
 @contextlib.contextmanager
 def dpkg_lock(timeout: float, root: str = "/") -> Iterator[None]:
     """What apt holds while it works. dpkg may be run inside, with DPKG_FRONTEND_LOCKED set (dpkg(1))."""
-    path = root + DPKG_LOCK
-    with open(path, "a", encoding="utf-8") as stream:
-        what = f"another program has been holding dpkg's lock for {timeout:g} s; see: fuser -v {path}"
-        wait_for(stream.fileno(), True, time.monotonic() + timeout, what)
+    with open(root + DPKG_LOCK, "a", encoding="utf-8") as stream:
+        take(stream, timeout, "another program still holds dpkg's lock")
         yield
 
 
@@ -317,6 +286,9 @@ class Packages:
         if lists_age(time.time()) > self.module.params["lists_max_age"]:
             self.update()
         command = self.apt("install", "--", *self.names)
+        # Whoever else holds it may start daemons.
+        with dpkg_lock(self.timeout):
+            pass
         with guarded():
             code, output, error = self.call(*command)
             if code and not self.lists_updated:
@@ -382,12 +354,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     packages = Packages(module)
+    wait_for_earlier_call(module, "apt_packages", packages.timeout)
     try:
-        if module.check_mode:
-            result = converge(packages)
-        else:
-            with own_lock(packages.timeout):
-                result = converge(packages)
+        result = converge(packages)
     except Busy as error:
         module.fail_json(msg=f"The packages could not be installed: {error}.")
     module.exit_json(**result)
