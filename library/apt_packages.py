@@ -15,6 +15,8 @@ description:
     apt works; a file of that name that the host already has is put back afterwards.
   - May be interrupted at any moment. The next call waits for a call that is still at work, removes the guard that
     a killed one left, and lets dpkg finish what it had begun.
+  - Python packages are byte-compiled beside dpkg, on the other processors, instead of one after the other while dpkg
+    waits.
   - Reads dpkg's own list of packages first. Where nothing is missing or half done, apt is not started and no lock is
     taken but this module's own.
 options:
@@ -84,6 +86,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.byte_compile import ByteCompiler
 from ansible.module_utils.earlier_calls import Busy, take, wait_for_earlier_call
 
 GUARD = "usr/sbin/policy-rc.d"
@@ -289,11 +292,15 @@ class Packages:
         # Whoever else holds it may start daemons.
         with dpkg_lock(self.timeout):
             pass
-        with guarded():
+        compiler = ByteCompiler()
+        command = (*command[:1], f"--option=DPkg::Path={compiler.path}", *command[1:])
+        with guarded(), compiler:
             code, output, error = self.call(*command)
             if code and not self.lists_updated:
                 self.update()
                 code, output, error = self.call(*command)
+        for problem in compiler.problems:
+            self.module.warn(problem)
         if code:
             self.fail("apt-get install failed", output, error)
 
@@ -314,6 +321,8 @@ class Packages:
 def converge(packages: Packages) -> dict[str, Any]:
     """Do the work and return the module's result. Raises Busy."""
     installed = before = packages.look()
+    compiler = ByteCompiler()
+    uncompiled = compiler.waiting()
     half = bool(installed.half or journal_left() or guard_is_ours() or os.path.lexists("/" + GUARD_ASIDE))
     missing = [name for name in packages.names if not installed.has(name)]
     if packages.module.check_mode:
@@ -323,6 +332,8 @@ def converge(packages: Packages) -> dict[str, Any]:
     else:
         if half:
             installed = packages.repair(installed)
+        if uncompiled:
+            compiler.finish()
         if any(not installed.has(name) for name in packages.names):
             packages.install()
             installed = packages.look()
@@ -332,6 +343,8 @@ def converge(packages: Packages) -> dict[str, Any]:
                     f"apt-get succeeded, yet these are not installed: {' '.join(left + installed.half)}", "", ""
                 )
         after = installed.versions
+    if uncompiled:
+        packages.repaired.append(f"{len(uncompiled)} packages were not byte-compiled")
     result: dict[str, Any] = {
         "changed": bool(missing or packages.repaired),
         "missing": missing,
