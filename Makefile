@@ -19,6 +19,8 @@ ARGS ?=
 PLAYBOOK := $(BIN)/ansible-playbook -i $(INVENTORY) $(ARGS)
 SCENARIOS ?= default
 KEEP ?=
+ROUNDS ?= 3
+ONLY ?=
 # The interpreter that .venv is made from; found by itself where empty.
 PYTHON ?=
 # A make that already has a job server shares it; a plain one starts its own.
@@ -68,10 +70,11 @@ status: $(STAMP) ## Show what runs where, and what does not
 	@$(PLAYBOOK) playbooks/status.yml
 
 .PHONY: bench
-bench: ## Time site.yml task by task on a new lab machine, into .cache/bench
+bench: ## Compare site.yml with a deployment by hand, and with its next runs (ROUNDS=3 ONLY=a,b,c,d)
 	@$(NEED_ROOT)
 	@$(MAKE) setup
-	@$(BIN)/python tools/bench.py --inventory $(INVENTORY)
+	@$(BIN)/python -m tools.bench --rounds $(ROUNDS) --only '$(ONLY)' --args '$(ARGS)' $(if $(KEEP),--keep) \
+		$(if $(filter file,$(origin INVENTORY)),,--inventory $(INVENTORY))
 
 # ---------------------------------------------------------------- checks and tests
 CHECKS := check-yaml check-ansible check-python check-types check-unit
