@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compare site.yml with the same cloud put up by hand, and with itself run again. docs/performance.md says how.
 
-Exit code: 0; 1 when a run failed, a run with nothing to do changed something, or a unit restarted without a reason; 2 for
-options that do not fit together.
+Exit code: 1 when a run failed, a run with nothing to do changed something, or a unit restarted without a reason; 2 for
+options that do not fit together; else 0.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def parts_of(only: str, inventory: str) -> str:
 
 
 def order(number: int, sides: Sequence[str]) -> list[str]:
-    """The sides in the order of this round, counted from 1: what favours the second in one round does not in the next."""
+    """The sides in the order of this round, counted from 1: each is first in one round and second in the next."""
     return list(sides) if number % 2 else list(reversed(sides))
 
 
