@@ -162,7 +162,7 @@ class Cloud:
 
     def state(self, pattern: str, *arguments: str) -> dict[str, dict[str, Any]]:
         """What host_state.py says on each of the hosts."""
-        script = f"cmd='{TOOL}/host_state.py {shlex.join(arguments)}' executable=/usr/bin/python3"
+        script = f"{TOOL}/host_state.py {shlex.join(arguments)} executable=/usr/bin/python3"
         done = subprocess.run(
             ansible("adhoc", *self.inventory, pattern, "-m", "ansible.builtin.script", "-a", script),
             cwd=PROJECT,
