@@ -206,9 +206,19 @@ def test_a_run_says_what_its_tasks_took_and_changed(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------ figures
 ROUNDS: list[dict[str, Any]] = [
-    {"a": {"seconds": 200.0}, "b": {"seconds": 300.0}, "c": {"seconds": 30.0}, "memory": {"kib": 2**21}},
-    {"a": {"seconds": 250.0}, "b": {"seconds": 250.0}, "c": {"seconds": 20.0}, "memory": {"kib": 2**21}},
-    {"a": {"seconds": 220.0}, "b": {"seconds": 440.0}, "c": {"seconds": 22.0}, "d": {"seconds": 33.0}},
+    {
+        "a": {"seconds": 200.0},
+        "b": {"seconds": 300.0, "whole": 360.0},
+        "c": {"seconds": 30.0},
+        "memory": {"kib": 2**21},
+    },
+    {
+        "a": {"seconds": 250.0},
+        "b": {"seconds": 250.0, "whole": 310.0},
+        "c": {"seconds": 20.0},
+        "memory": {"kib": 2**21},
+    },
+    {"a": {"seconds": 220.0}, "b": {"seconds": 440.0, "whole": 500.0}, "c": {"seconds": 22.0}, "d": {"seconds": 33.0}},
 ]
 
 
@@ -223,8 +233,9 @@ def test_ratios_are_those_of_each_round() -> None:
 def test_table_shows_what_was_measured() -> None:
     lines = figures.table(ROUNDS).splitlines()
     assert lines[1].split()[:4] == ["a,", "s", "200.0", "220.0"]
-    assert [line.split()[0] for line in lines[1:]] == ["a,", "b,", "c,", "d,", "b/a", "c/b", "d/c", "memory,GiB"]
-    assert lines[3].split()[2:7] == ["20.0", "22.0", "30.0", "<=", "20.0"]
+    assert [line.split()[0] for line in lines[1:]] == ["a,", "b,", "b", "c,", "d,", "b/a", "c/b", "d/c", "memory,GiB"]
+    assert lines[3].split()[:6] == ["b", "end,", "s", "310.0", "360.0", "500.0"]
+    assert lines[4].split()[2:7] == ["20.0", "22.0", "30.0", "<=", "20.0"]
     assert lines[-1].split()[:4] == ["memory,GiB", "2.00", "2.00", "2.00"]
     assert len(figures.table([{"c": {"seconds": 1.0}}]).splitlines()) == 2
 

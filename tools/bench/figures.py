@@ -56,6 +56,8 @@ def table(rounds: Iterable[Mapping[str, Any]]) -> str:
         seconds = spread([one[letter]["seconds"] for one in rounds if letter in one])
         if seconds:
             lines.append(line(f"{letter}, s", seconds, ".1f", AIM_C_SECONDS if letter == "c" else None, meaning))
+        if letter == "b" and (whole := spread([one["b"]["whole"] for one in rounds if "b" in one])):
+            lines.append(line("b end, s", whole, ".1f", None, "the same, to the end of its verification"))
     found = ratios(rounds)
     for upper, lower, aim in RATIOS:
         if found[f"{upper}/{lower}"]:
