@@ -122,7 +122,7 @@ class Bench:
         self.stamp = time.strftime("%Y%m%dT%H%M%S")
         self.logs = OUTPUT / self.stamp
         self.logs.mkdir(parents=True)
-        self.image = self.logs / "guest.qcow2"
+        self.image = OUTPUT / "guest.qcow2"
 
     def say(self, text: str) -> None:
         print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
