@@ -21,6 +21,8 @@ SCENARIOS ?= default multihost
 KEEP ?=
 KILLS ?= 20
 SEED ?= 1
+ROUNDS ?= 3
+ONLY ?=
 # The interpreter that .venv is made from; found by itself where empty.
 PYTHON ?=
 # A make that already has a job server shares it; a plain one starts its own.
@@ -74,10 +76,11 @@ drift: $(STAMP) ## List what differs from the inventory (exit code 2), changing 
 	@$(PLAYBOOK) playbooks/drift.yml --check
 
 .PHONY: bench
-bench: ## Time site.yml task by task on a new lab machine, into .cache/bench
+bench: ## Compare site.yml with a deployment by hand, and with its next runs (ROUNDS=3 ONLY=a,b,c,d)
 	@$(NEED_ROOT)
 	@$(MAKE) setup
-	@$(BIN)/python tools/bench.py --inventory $(INVENTORY)
+	@$(BIN)/python -m tools.bench --rounds $(ROUNDS) --only '$(ONLY)' --args '$(ARGS)' $(if $(KEEP),--keep) \
+		$(if $(filter file,$(origin INVENTORY)),,--inventory $(INVENTORY))
 
 # ---------------------------------------------------------------- checks and tests
 CHECKS := check-yaml check-ansible check-python check-types check-unit
