@@ -159,7 +159,9 @@ def test_tunnels_leave_by_their_own_interface(
 
     before = {name: sent(name) for name in (site.tunnel_interface, site.flat_interface)}
     count, size = 20, 1200
-    in_guest(guests["floating"], f"sudo ping -q -A -c {count} -s {size} {guests['addresses']['kn-tenant-2']}")
+    other = guests["addresses"]["kn-tenant-2"]
+    done = in_guest(guests["floating"], f"sudo ping -q -A -c {count} -w 20 -s {size} {other}")
+    assert f"{count} packets received" in done.stdout, done.stdout + done.stderr
     assert sent(site.tunnel_interface) - before[site.tunnel_interface] > count * size
     assert sent(site.flat_interface) - before[site.flat_interface] < count * size
 
