@@ -39,7 +39,8 @@ CACHE = PROJECT / ".cache" / "chaos"
 LAB_STATE = Path("/var/lib/kilonova/lab")
 HOST_TESTS = ["tests/host/test_interruption.py", "tests/host/test_units.py"]
 PLAYBOOK = [sys.executable, "-m", "ansible", "playbook"]
-KEYS = ("etc/keystone/fernet-keys", "etc/keystone/credential-keys")
+# Below a host's root. While one of them is written, its name is another.
+KEYS = ("etc/keystone/*-keys/*[0-9]", "etc/pki/**/[!.]*.pem", "root/.ssh/kilonova_id_ed25519")
 
 # How a run is ended. Ansible's workers have sessions of their own: they outlive a signal to its process group, and what
 # runs on a host outlives the connection.
@@ -369,11 +370,8 @@ class Steady:
         secrets = self.lab.inventory / "group_vars" / "all" / "secrets.yml"
         found = {str(secrets.relative_to(self.lab.inventory)): secrets} if secrets.exists() else {}
         for root in self.lab.roots:
-            for directory in KEYS:
-                # A key that is being written has a name that is no number.
-                found |= {
-                    f"{root.parent.name}:/{directory}/{path.name}": path for path in (root / directory).glob("*[0-9]")
-                }
+            paths = [path for pattern in KEYS for path in root.glob(pattern)]
+            found |= {f"{root.parent.name}:/{path.relative_to(root)}": path for path in paths}
         return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()}
 
     def look(self) -> list[str]:

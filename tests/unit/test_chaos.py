@@ -179,18 +179,24 @@ def test_keys_and_secrets_are_watched_from_when_they_are_first_there(tmp_path: P
     secrets.parent.mkdir(parents=True)
     steady = chaos.Steady(lab)
     (keys / "0.tmp").write_text("ha")
+    certificates = lab.roots[0] / "etc/pki/libvirt/private"
+    certificates.mkdir(parents=True)
+    (certificates / ".ansible_tmp1serverkey.pem").write_text("ha")
     assert steady.look() == [] and steady.first == {}
     (keys / "0").write_text("key 0")
+    (certificates / "serverkey.pem").write_text("key")
     secrets.write_text("a: b\n")
     assert steady.look() == []
     (keys / "1").write_text("key 1")
     assert steady.look() == []
     (keys / "0").write_text("rotated")
+    (certificates / "serverkey.pem").write_text("another")
     (keys / "1").unlink()
     secrets.write_text("a: c\n")
     assert sorted(steady.look()) == [
         "a1:/etc/keystone/fernet-keys/0 changed",
         "a1:/etc/keystone/fernet-keys/1 is gone",
+        "a1:/etc/pki/libvirt/private/serverkey.pem changed",
         "group_vars/all/secrets.yml changed",
     ]
 
