@@ -90,6 +90,21 @@ def test_a_directory_that_is_read_holds_its_files_only() -> None:
     assert bench.units_reading("/etc/xy", [service]) == set()
 
 
+def test_report_of_a_benchmark_that_came_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "OUTPUT", tmp_path)
+    call = bench.Bench("abcd", 3, keep=False)
+    call.problem("no machine")
+    assert call.report(25) == "PROBLEMS\nno machine"
+    call.begin(1)
+    call.problem("no guest")
+    call.rounds[-1]["c"] = run_of(("x", 101.0, 4.0)) | {"seconds": 10.0}
+    texts = call.report(25).split("\n\n")
+    assert [text.split()[0] for text in texts] == ["min", "c,", "PROBLEMS"]
+    assert texts[-1].endswith("round 1: no guest")
+    written = json.loads(call.write().read_text())
+    assert written["problems"] == ["no machine", "round 1: no guest"] and written["computer"]["cores"]
+
+
 # ------------------------------------------------------------------ the deployment by hand
 def test_packages_of_both_deployments_differ_where_documented() -> None:
     maps = [yaml.safe_load(file.read_text()) for file in PROJECT.glob("roles/*/vars/main.yml")]

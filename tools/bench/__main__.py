@@ -136,7 +136,7 @@ class Bench:
         self.say(f"  {letter} {result['seconds']:8.1f} s  {figures.MEANING[letter]}")
 
     def problem(self, text: str) -> None:
-        self.problems.append(f"round {len(self.rounds)}: {text}")
+        self.problems.append(f"round {len(self.rounds)}: {text}" if self.rounds else text)
         self.say(f"  PROBLEM: {text}")
 
     def log(self, letter: str) -> Path:
@@ -230,7 +230,7 @@ class Bench:
 
     # -------------------------------------------------------------- the end
     def report(self, rows: int) -> str:
-        texts = [figures.table(self.rounds)]
+        texts = [figures.table(self.rounds)] if any(self.rounds) else []
         stages = [one["a"]["stages"] for one in self.rounds if "a" in one]
         if stages:
             texts.append(f"a, by stage:\n{figures.stage_table(stages)}")
@@ -292,6 +292,8 @@ def main() -> int:
                 bench.on_cloud(arguments.inventory or "inventory/lab", shlex.split(arguments.args))
         except BenchError as error:
             bench.problem(str(error))
+        except KeyboardInterrupt:
+            bench.problem("interrupted; the benchmark's machines are removed")
         print(f"\n{bench.report(arguments.rows)}\n\n{bench.write().relative_to(PROJECT)}")
     return 1 if bench.problems else 0
 
