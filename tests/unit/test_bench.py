@@ -204,7 +204,7 @@ def test_a_run_says_what_its_tasks_took_and_changed(tmp_path: Path) -> None:
     process = lab.start_playbook(
         tmp_path / "log",
         ["-i", str(tmp_path / "hosts.yml"), str(tmp_path / "site.yml")],
-        ANSIBLE_CALLBACK_PLUGINS=str(PROJECT / "tools/bench/callback"),
+        ANSIBLE_CALLBACK_PLUGINS=f"{PROJECT / 'plugins/callback'}:{PROJECT / 'tools/bench/callback'}",
         ANSIBLE_CALLBACKS_ENABLED="task_times",
         KILONOVA_TASK_TIMES=str(times),
     )
