@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -298,12 +299,27 @@ def cgroup_directories(machine: Machine) -> list[Path]:
     return [place / name for place in places for name in names if (place / name).is_dir()]
 
 
-def remove_cgroup(directory: Path) -> None:
-    for path, _, _ in os.walk(directory, topdown=False):
-        try:
-            os.rmdir(path)
-        except FileNotFoundError:
-            continue
+def remove_cgroup(directory: Path, timeout: float = 30) -> None:
+    """Remove a cgroup with all below it. Raises LabError when a process stays in it.
+
+    A process that ends lets go of its root directory, by which it is found, before it leaves its cgroup.
+    """
+
+    def removed() -> bool:
+        for path, _, _ in os.walk(directory, topdown=False):
+            try:
+                os.rmdir(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                return False
+        return True
+
+    if not wait_for(removed, timeout):
+        members = " ".join(pid for path in directory.rglob("cgroup.procs") for pid in path.read_text().split())
+        raise LabError(f"The cgroup {directory} cannot be removed: processes {members or '(ending)'} stay in it.")
 
 
 def unit_active(machine: Machine) -> bool:

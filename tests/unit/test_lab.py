@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -218,3 +219,38 @@ def test_bad_host_names_are_refused(name: str):
 def test_good_host_names_pass():
     for name in ("nova1", "a", "n-1.example.org"):
         lab_machine.check_name(name)
+
+
+def test_a_cgroup_is_removed_once_its_last_processes_have_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    inner = tmp_path / "group/payload/system.slice"
+    inner.mkdir(parents=True)
+    ending, rmdir = [1, 2, 3], os.rmdir
+
+    def busy(path: str) -> None:
+        if path == str(inner) and ending:
+            ending.pop()
+            raise OSError(errno.EBUSY, "Device or resource busy", path)
+        rmdir(path)
+
+    monkeypatch.setattr(os, "rmdir", busy)
+    lab.remove_cgroup(tmp_path / "group")
+    assert not (tmp_path / "group").exists()
+
+
+def test_a_process_that_stays_in_a_cgroup_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group/cgroup.procs").write_text("4711\n")
+
+    def busy(path: str) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy", path)
+
+    monkeypatch.setattr(os, "rmdir", busy)
+    with pytest.raises(lab.LabError, match="processes 4711 stay in it"):
+        lab.remove_cgroup(tmp_path / "group", timeout=0.2)
+
+
+def test_a_cgroup_with_foreign_content_is_an_error_at_once(tmp_path: Path):
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group/file").write_text("")
+    with pytest.raises(OSError, match="not empty"):
+        lab.remove_cgroup(tmp_path / "group")
