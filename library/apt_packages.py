@@ -15,6 +15,8 @@ description:
     apt works; a file of that name that the host already has is put back afterwards.
   - May be interrupted at any moment. The next call waits for a call that is still at work, removes the guard that
     a killed one left, and lets dpkg finish what it had begun.
+  - Python packages are byte-compiled beside dpkg, on the other processors, instead of one after the other while dpkg
+    waits.
   - Reads dpkg's own list of packages first. Where nothing is missing or half done, apt is not started and no lock is
     taken but this module's own.
 options:
@@ -75,7 +77,6 @@ lists_updated:
 """
 
 import contextlib
-import fcntl
 import fnmatch
 import os
 import re
@@ -85,8 +86,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.byte_compile import ByteCompiler
+from ansible.module_utils.earlier_calls import Busy, take, wait_for_earlier_call
 
-LOCK = "run/kilonova/apt_packages.lock"
 GUARD = "usr/sbin/policy-rc.d"
 # Where a guard of the host's own waits meanwhile.
 GUARD_ASIDE = "usr/sbin/policy-rc.d.kilonova"
@@ -99,14 +101,9 @@ LISTS_STAMPS = (LISTS, f"{LISTS}/partial", "var/lib/apt/periodic/update-success-
 QUERY = r"${Package}\t${Version}\t${db:Status-Eflag}\t${db:Status-Status}\t${Provides}\n"
 # Not installed at all, or removed but for its configuration.
 GONE = ("not-installed", "config-files")
-POLL_SECONDS = 0.2
 LAST_LINES = 30
 ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "DEBIAN_PRIORITY": "critical", "LC_ALL": "C.UTF-8"}
 KEEP_FILES = ("confdef", "confold")
-
-
-class Busy(Exception):
-    """A lock that was not given back in time; the text is for the user."""
 
 
 @dataclass
@@ -202,36 +199,11 @@ def guarded(root: str = "/") -> Iterator[None]:
         lower_guard(root)
 
 
-def wait_for(descriptor: int, posix: bool, deadline: float, what: str) -> None:
-    """Take a lock. Raises Busy. dpkg's locks are POSIX ones, which the kernel gives back with the process."""
-    while True:
-        try:
-            (fcntl.lockf if posix else fcntl.flock)(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except (BlockingIOError, PermissionError):
-            if time.monotonic() > deadline:
-                raise Busy(what) from None
-        time.sleep(POLL_SECONDS)
-
-
-@contextlib.contextmanager
-def own_lock(timeout: float, root: str = "/") -> Iterator[None]:
-    """One call at a time. A call outlives the run that made it, when that is killed."""
-    path = root + LOCK
-    os.makedirs(os.path.dirname(path), mode=0o711, exist_ok=True)
-    with open(path, "w", encoding="utf-8") as stream:
-        what = f"an earlier run is still installing packages after {timeout:g} s; see: fuser -v {path}"
-        wait_for(stream.fileno(), False, time.monotonic() + timeout, what)
-        yield
-
-
 @contextlib.contextmanager
 def dpkg_lock(timeout: float, root: str = "/") -> Iterator[None]:
     """What apt holds while it works. dpkg may be run inside, with DPKG_FRONTEND_LOCKED set (dpkg(1))."""
-    path = root + DPKG_LOCK
-    with open(path, "a", encoding="utf-8") as stream:
-        what = f"another program has been holding dpkg's lock for {timeout:g} s; see: fuser -v {path}"
-        wait_for(stream.fileno(), True, time.monotonic() + timeout, what)
+    with open(root + DPKG_LOCK, "a", encoding="utf-8") as stream:
+        take(stream, timeout, "another program still holds dpkg's lock")
         yield
 
 
@@ -317,11 +289,18 @@ class Packages:
         if lists_age(time.time()) > self.module.params["lists_max_age"]:
             self.update()
         command = self.apt("install", "--", *self.names)
-        with guarded():
+        # Whoever else holds it may start daemons.
+        with dpkg_lock(self.timeout):
+            pass
+        compiler = ByteCompiler()
+        command = (*command[:1], f"--option=DPkg::Path={compiler.path}", *command[1:])
+        with guarded(), compiler:
             code, output, error = self.call(*command)
             if code and not self.lists_updated:
                 self.update()
                 code, output, error = self.call(*command)
+        for problem in compiler.problems:
+            self.module.warn(problem)
         if code:
             self.fail("apt-get install failed", output, error)
 
@@ -342,6 +321,8 @@ class Packages:
 def converge(packages: Packages) -> dict[str, Any]:
     """Do the work and return the module's result. Raises Busy."""
     installed = before = packages.look()
+    compiler = ByteCompiler()
+    uncompiled = compiler.waiting()
     half = bool(installed.half or journal_left() or guard_is_ours() or os.path.lexists("/" + GUARD_ASIDE))
     missing = [name for name in packages.names if not installed.has(name)]
     if packages.module.check_mode:
@@ -351,6 +332,8 @@ def converge(packages: Packages) -> dict[str, Any]:
     else:
         if half:
             installed = packages.repair(installed)
+        if uncompiled:
+            compiler.finish()
         if any(not installed.has(name) for name in packages.names):
             packages.install()
             installed = packages.look()
@@ -360,6 +343,8 @@ def converge(packages: Packages) -> dict[str, Any]:
                     f"apt-get succeeded, yet these are not installed: {' '.join(left + installed.half)}", "", ""
                 )
         after = installed.versions
+    if uncompiled:
+        packages.repaired.append(f"{len(uncompiled)} packages were not byte-compiled")
     result: dict[str, Any] = {
         "changed": bool(missing or packages.repaired),
         "missing": missing,
@@ -382,12 +367,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     packages = Packages(module)
+    wait_for_earlier_call(module, "apt_packages", packages.timeout)
     try:
-        if module.check_mode:
-            result = converge(packages)
-        else:
-            with own_lock(packages.timeout):
-                result = converge(packages)
+        result = converge(packages)
     except Busy as error:
         module.fail_json(msg=f"The packages could not be installed: {error}.")
     module.exit_json(**result)

@@ -352,6 +352,7 @@ from ansible.module_utils.cloud_api import CloudApi, CloudError, layer_logs
 from ansible.module_utils.cloud_converge import Converger, ServerFailed
 from ansible.module_utils.cloud_plan import PlanError
 from ansible.module_utils.dry_run import not_looked_at
+from ansible.module_utils.earlier_calls import wait_for_earlier_call
 from ansible.module_utils.openstack_client import CLIENT_ARGUMENTS, connect
 
 KINDS = ("flavors", "images", "networks", "security_group_rules", "keypairs", "servers")
@@ -479,6 +480,7 @@ def main() -> None:
     if module.check_mode and not _exists(module.params["clouds_file"]):
         actions = prediction(module.params)
         module.exit_json(changed=bool(actions), actions=actions, ids={}, servers=[])
+    wait_for_earlier_call(module, "cloud_resources")
     connection = connect(module)
     wanted = normalised(module.params)
     try:

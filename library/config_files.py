@@ -39,6 +39,9 @@ options:
       src:
         description: Template. Exactly one of O(files[].src) and O(files[].content) is needed for a file.
         type: str
+      role:
+        description: Name of the role whose template O(files[].src) is, where another role calls the module.
+        type: str
       content:
         description: The text itself instead of a template.
         type: str
@@ -454,6 +457,7 @@ def main() -> None:
                     "dest": {"type": "path", "required": True},
                     "state": {"type": "str", "choices": ["file", "directory", "absent"], "default": "file"},
                     "src": {"type": "str"},
+                    "role": {"type": "str"},
                     "content": {"type": "str", "no_log": True},
                     "owner": {"type": "str", "default": "root"},
                     "group": {"type": "str", "default": "root"},

@@ -90,6 +90,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dry_run import not_looked_at
+from ansible.module_utils.earlier_calls import wait_for_earlier_call
 from ansible.module_utils.service_logs import unit_log
 
 POLL_SECONDS = 0.5
@@ -203,6 +204,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    wait_for_earlier_call(module, "keystone_bootstrap")
     params = module.params
     status = login_status(params) if module.check_mode else wait_for_login(params)
     interrupted = os.path.exists(BEGUN)

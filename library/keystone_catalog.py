@@ -203,6 +203,7 @@ from ansible.module_utils.catalog_plan import (
     make_changes,
     resolve,
 )
+from ansible.module_utils.earlier_calls import wait_for_earlier_call
 from ansible.module_utils.identity_api import IdentityApi, IdentityError
 from ansible.module_utils.openstack_client import CLIENT_ARGUMENTS, connect
 from ansible.module_utils.service_logs import unit_log
@@ -329,6 +330,7 @@ def main() -> None:
         module.fail_json(msg=f"The password of {', '.join(empty)} is empty. Keystone needs one for every user.")
     if module.check_mode and not os.path.exists(module.params["clouds_file"]):
         predict(module)
+    wait_for_earlier_call(module, "keystone_catalog")
     connection = connect(module)
     from keystoneauth1.exceptions import ClientException
 

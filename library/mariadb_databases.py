@@ -144,6 +144,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dry_run import mariadb_is_deployed, not_looked_at
+from ansible.module_utils.earlier_calls import wait_for_earlier_call
 from ansible.module_utils.mariadb_client import IMPORT_ERROR, connect_socket, identifier, literal, require_pymysql, rows
 from ansible.module_utils.service_logs import unit_log
 
@@ -435,6 +436,7 @@ def main() -> None:
     require_pymysql(module)
     import pymysql
 
+    wait_for_earlier_call(module, "mariadb_databases")
     socket, login = module.params["login_unix_socket"], module.params["login_user"]
     doing = f"log in over {socket} as {login}"
     try:

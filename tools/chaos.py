@@ -156,7 +156,8 @@ class Watch:
 
     @property
     def where(self) -> str:
-        return f"{self.play or 'before the first play'}: {self.task or '(no task yet)'}"
+        task = self.task.partition(" (")[0]
+        return f"{self.play or 'before the first play'}: {task or '(no task yet)'}"
 
 
 def parse_recap(output: str) -> dict[str, dict[str, int]]:
@@ -494,7 +495,7 @@ class Chaos:
         for moment in moments:
             self.strike_at(life, moment, steady)
         if leave:
-            self.settle("left to the caller", True)
+            self.settle("(left)", True)
             return
         if self.deploy(life, "the next run converges", unchanged=False):
             self.deploy(life, "one more run changes nothing", unchanged=True)
@@ -608,7 +609,7 @@ def main() -> int:
                 (lab.inventory / "group_vars" / "all" / "secrets.yml").unlink(missing_ok=True)
             chaos.live(life, moments, arguments.leave)
             record.write_text(json.dumps(chaos.record(), indent=1) + "\n")
-        if not (arguments.inventory or arguments.keep):
+        if not (arguments.inventory or arguments.keep or arguments.leave):
             chaos.destroy(len(lives))
     except Finding:
         chaos.settle("not known", False)

@@ -19,16 +19,48 @@ def services_of(services: Iterable[Mapping[str, Any]], group_names: Iterable[str
     return [service for service in services if groups.intersection(service["groups"])]
 
 
+def services_tagged(
+    services: Iterable[Mapping[str, Any]], run_tags: Iterable[str], *everything: str
+) -> list[Mapping[str, Any]]:
+    """The services that a run with these tags is for: all of them with C(all) or a tag that means everything here."""
+    chosen = set(run_tags)
+    if chosen & {"all", "tagged", *everything}:
+        return list(services)
+    return [service for service in services if chosen.intersection(service.get("tags", [service["name"]]))]
+
+
+def services_as_wanted(
+    services: Iterable[Mapping[str, Any]], files: Mapping[str, Any], units: Mapping[str, Any]
+) -> list[str]:
+    """The names of the services of which a look found nothing to change; files and units are the modules' results."""
+    paths = set(files.get("changed_files", []))
+    verbs = ("started", "stopped", "enabled", "disabled", "masked", "unmasked")
+    names = {name for verb in verbs for name in units.get(verb, [])}
+    names |= {entry["name"] for entry in units.get("restarted", [])}
+    return [
+        service["name"]
+        for service in services
+        if paths.isdisjoint(file["dest"] for file in files_of(service))
+        and names.isdisjoint(unit["name"] for unit in service.get("units", []))
+    ]
+
+
 def units_of(service: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A service's units, which start at boot if they run: not every package sees to that itself."""
     return [
         {"enabled": unit.get("state", "started") == "started"}
         | {key: value for key, value in unit.items() if key != "drop_in"}
-        for unit in service["units"]
+        for unit in service.get("units", [])
     ]
 
 
-def boot_drop_ins(service: Mapping[str, Any]) -> list[dict[str, str]]:
+def files_of(service: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A service's files as config_files takes them, drop-ins included, each with the role whose template it is."""
+    role = service.get("role", service["name"])
+    return [{**file, "role": role} for file in service["files"]] + boot_drop_ins(service)
+
+
+def boot_drop_ins(service: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     Drop-ins, as config_files takes them, that let a service's units come up at boot with what they need.
 
@@ -166,6 +198,7 @@ class FilterModule:
             "catalog_users": catalog_users,
             "database_users": database_users,
             "databases_of": databases_of,
+            "files_of": files_of,
             "first_host": first_host,
             "hosts_lines": hosts_lines,
             "interface_with": interface_with,
@@ -173,5 +206,7 @@ class FilterModule:
             "probe_servers": probe_servers,
             "rabbitmq_password_hash": rabbitmq_password_hash,
             "services_of": services_of,
+            "services_tagged": services_tagged,
+            "services_as_wanted": services_as_wanted,
             "units_of": units_of,
         }
