@@ -53,7 +53,8 @@ WAYS = {
     CUT: "it is killed with all that it started on this computer, and its ssh connections are cut",
     HOST: "the same, and what it runs on the host is killed as well",
 }
-END_SECONDS = 60.0
+# A signal that meets Ansible while it forks a worker can leave it waiting for good.
+END_SECONDS = 15.0
 RUN_SECONDS = 3600.0
 LAST_LINES = 40
 
