@@ -54,10 +54,17 @@ def units_of(service: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def files_of(service: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A service's files as config_files takes them, drop-ins included, each with the role whose template it is."""
+def files_of(service: Mapping[str, Any], checked: bool = True) -> list[dict[str, Any]]:
+    """A service's files as config_files takes them, drop-ins included, each with the role whose template it is.
+
+    Unchecked, without the names of their options: those of several services cannot be read in one process, because they
+    register options of the same names in different ways.
+    """
     role = service.get("role", service["name"])
-    return [{**file, "role": role} for file in service["files"]] + boot_drop_ins(service)
+    files = [{**file, "role": role} for file in service["files"]]
+    if not checked:
+        files = [{key: value for key, value in file.items() if key != "options"} for file in files]
+    return files + boot_drop_ins(service)
 
 
 def boot_drop_ins(service: Mapping[str, Any]) -> list[dict[str, Any]]:

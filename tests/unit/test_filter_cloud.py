@@ -89,6 +89,9 @@ def test_a_look_at_all_services_finds_those_that_are_as_they_shall_be() -> None:
 def test_files_know_the_role_that_their_templates_are_in() -> None:
     one = {"name": "nova-compute", "role": "nova_compute", "files": [{"dest": "/etc/x", "src": "x.j2"}]}
     assert cloud.files_of(one) == [{"dest": "/etc/x", "src": "x.j2", "role": "nova_compute"}]
+    two = {"name": "nova", "files": [{"dest": "/etc/n", "src": "n.j2", "options": ["nova.conf"]}]}
+    assert cloud.files_of(two)[0]["options"] == ["nova.conf"]
+    assert cloud.files_of(two, checked=False) == [{"dest": "/etc/n", "src": "n.j2", "role": "nova"}]
     drop_ins = {"name": "nova", "files": [], "units": [{"name": "n.service"}], "after": ["m.service"]}
     assert [file["dest"] for file in cloud.files_of(drop_ins)] == [
         "/etc/systemd/system/n.service.d",
