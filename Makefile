@@ -73,6 +73,12 @@ bench: ## Time site.yml task by task on a new lab machine, into .cache/bench
 	@$(MAKE) setup
 	@$(BIN)/python tools/bench.py --inventory $(INVENTORY)
 
+.PHONY: bench-scale
+bench-scale: ## Measure what grows with the number of computes, on lab machines, into .cache/bench-scale
+	@[ "$$(id -u)" = 0 ] || { echo "make bench-scale: its hosts are lab machines, which only root may create." >&2; exit 1; }
+	@$(MAKE) setup
+	@$(BIN)/python -m tools.bench_scale $(ARGS)
+
 # ---------------------------------------------------------------- checks and tests
 CHECKS := check-yaml check-ansible check-python check-types check-unit
 
