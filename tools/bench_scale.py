@@ -18,10 +18,12 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +215,14 @@ class Bench:
         answer: dict[str, Any] = json.loads(self.ssh(host, f"{REMOTE}/probe.py {' '.join(arguments)}"))
         return answer
 
+    def measure(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The controller and cmp1, at the same time."""
+        seconds = ["--seconds", str(self.options.idle_seconds)]
+        with ThreadPoolExecutor() as pool:
+            controller = pool.submit(self.probe, CONTROLLER, "measure", "--controller", *seconds)
+            compute = pool.submit(self.probe, "cmp1", "measure", *seconds)
+        return controller.result(), compute.result()
+
     def fits(self, what: str, needed_mib: int, needed_disk_mib: int = 0) -> bool:
         """Whether the next step has room; says so and records it when not."""
         disk = shutil.disk_usage(LABS if LABS.exists() else "/").free // 2**20
@@ -281,13 +291,13 @@ class Bench:
         """The controller, and a compute, with nothing to do."""
         self.copy(CONTROLLER, "probe.py")
         self.copy("cmp1", "probe.py")
-        seconds = str(self.options.idle_seconds)
+        controller, compute = self.measure()
         size = {
             "computes": self.present,
             "simulated": 0,
             "simulation": False,
-            "controller": self.probe(CONTROLLER, "measure", "--controller", "--seconds", seconds),
-            "compute": self.probe("cmp1", "measure", "--seconds", seconds),
+            "controller": controller,
+            "compute": compute,
         }
         size["package_mib"] = int(self.ssh("cmp1", "du -sm /var/cache/apt/archives").split()[0])
         self.results["sizes"].append(size)
@@ -338,9 +348,7 @@ class Bench:
     def measure_simulated(self, count: int, entry: dict[str, Any]) -> dict[str, Any]:
         lists = self.probe(CONTROLLER, "lists")
         time.sleep(SETTLE_SECONDS if count else 0)
-        seconds = str(self.options.idle_seconds)
-        controller = self.probe(CONTROLLER, "measure", "--controller", "--seconds", seconds)
-        compute = self.probe("cmp1", "measure", "--seconds", str(self.options.idle_seconds if count else 0))
+        controller, compute = self.measure()
         ours = [mib for unit, mib in compute["memory_mib"].items() if unit.startswith(UNIT)]
         size = {
             "computes": self.present,
@@ -436,6 +444,8 @@ def main() -> int:
         return 0
     DIRECTORY.mkdir(parents=True, exist_ok=True)
     bench = Bench(options)
+    # A measurement that is ended removes what it made, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         bench.run()
     except (Failed, subprocess.TimeoutExpired) as error:

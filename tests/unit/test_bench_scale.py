@@ -178,6 +178,13 @@ def test_connections_by_port() -> None:
     assert probe.connections(listing) == dict.fromkeys(probe.PORTS, 0) | {"rabbitmq": 2, "ovn_southbound": 1}
 
 
+def test_client_of_a_connection() -> None:
+    # As rabbitmqctl list_connections client_properties gives them in JSON.
+    product = ["product", "longstr", "py-amqp"]
+    assert probe.client_name([product, ["connection_name", "longstr", "nova-compute:7:f334"]]) == "nova-compute"
+    assert probe.client_name([product]) == "unnamed"
+
+
 def test_this_process_is_measured_by_its_unit() -> None:
     assert sum(probe.memory_by_unit().values()) > 0
     ticks = probe.ticks_by_process()
@@ -197,7 +204,7 @@ def controller(memory: float, connections: int) -> dict[str, Any]:
         "queries_per_second": 9.0,
         "rabbitmq": {"connections": connections, "channels": 5, "queues": 6, "memory_mib": 120.5, "files": 70},
         "mariadb": {"threads_connected": 30, "max_used_connections": 44},
-        "connections": {"placement": 3, "ovn_southbound": 4},
+        "connections": {"ovn_southbound": 4},
     }
 
 

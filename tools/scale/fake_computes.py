@@ -17,6 +17,7 @@ import argparse
 import gc
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -26,13 +27,18 @@ from typing import Any
 # What a nova-compute imports only after its start. Imported before the fork, it is shared.
 LATER_IMPORTS = (
     "glanceclient",
-    "keystoneauth1.loading",
+    "keystoneauth1.loading._plugins.identity.generic",
     "kombu.transport.pyamqp",
     "neutronclient.v2_0.client",
     "nova.compute.manager",
+    "nova.compute.monitors.cpu.virt_driver",
+    "nova.servicegroup.drivers.db",
     "nova.virt.fake",
     "openstack.connection",
+    "os_vif.internal.ip.linux.impl_pyroute2",
     "oslo_messaging._drivers.impl_rabbit",
+    "vif_plug_linux_bridge.linux_bridge",
+    "vif_plug_ovs.ovs",
 )
 
 
@@ -66,6 +72,7 @@ def signal_when_started(service_class: Any, pipe: int, system: Any) -> None:
 
 def become_compute(name: str, directory: Path, nova_conf: str, pipe: int, system: Any) -> None:
     """In a fork: be that nova-compute, with Nova's own main(). Does not return."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         compute = importlib.import_module("nova.cmd.compute")
         signal_when_started(importlib.import_module("nova.service").Service, pipe, system)
@@ -90,6 +97,8 @@ def run(names: list[str], directory: Path, nova_conf: str, at_once: int) -> int:
     importlib.import_module("nova.objects").register_all()
     # Eventlet's own versions would begin an event loop here, whose file descriptors all forks would then share.
     system = importlib.import_module("eventlet.patcher").original("os")
+    # systemd would kill the services as soon as this process ends.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     gc.collect()
     gc.freeze()
     starting: list[int] = []

@@ -120,19 +120,25 @@ def connections(listing: str) -> dict[str, int]:
     return {name: ports[str(port)] for name, port in PORTS.items()}
 
 
+def client_name(properties: list[list[Any]]) -> str:
+    """The program of a connection: oslo.messaging gives it as program:pid:uuid."""
+    names = [str(value) for key, _, value in properties if key == "connection_name"]
+    return names[0].partition(":")[0] if names else "unnamed"
+
+
 def rabbitmq() -> dict[str, Any]:
     """RabbitMQ's connections, channels, queues, memory and open files."""
     status = json.loads(output_of("rabbitmqctl", "status", "--formatter", "json"))
-    clients = json.loads(output_of("rabbitmqctl", "list_connections", "user_provided_name", "--formatter", "json"))
+    clients = json.loads(output_of("rabbitmqctl", "list_connections", "client_properties", "--formatter", "json"))
     channels = json.loads(output_of("rabbitmqctl", "list_channels", "pid", "--formatter", "json"))
     server = PROC / str(status["pid"])
     return {
         "connections": len(clients),
-        "by_client": dict(Counter(str(one["user_provided_name"]).partition(":")[0] for one in clients)),
+        "by_client": dict(Counter(client_name(one["client_properties"]) for one in clients)),
         "channels": len(channels),
         "queues": status["totals"]["queue_count"],
         "memory_mib": round(status["memory"]["total"]["rss"] / 1024 / 1024, 1),
-        "memory_limit_mib": round(status["memory_high_watermark_limit"] / 1024 / 1024, 1),
+        "memory_limit_mib": round(status["vm_memory_high_watermark_limit"] / 1024 / 1024, 1),
         "files": len(list((server / "fd").iterdir())),
         "files_limit": limit_of_files((server / "limits").read_text()),
     }
@@ -301,7 +307,8 @@ def burst(count: int, at_once: int, prefix: str, only: str, image: str, flavor: 
         result["seconds"] = round(time.monotonic() - start, 1)
         found = cloud.servers(prefix, "/detail")
         result["active"] = sum(one["status"] == "ACTIVE" for one in found)
-        result["computes_used"] = len({one.get("OS-EXT-SRV-ATTR:host") for one in found})
+        result["by_compute"] = dict(Counter(str(one.get("OS-EXT-SRV-ATTR:host")) for one in found))
+        result["computes_used"] = len(result["by_compute"])
         faults = [str(one.get("fault", {}).get("message", "")) for one in found if one["status"] == "ERROR"]
         result["faults"] = sorted({text[:300] for text in [*refusals, *faults]})
     finally:

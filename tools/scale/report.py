@@ -150,7 +150,6 @@ def sizes_table(results: dict[str, Any], simulation: bool) -> str:
                 controller["mariadb"]["threads_connected"],
                 controller["mariadb"]["max_used_connections"],
                 controller.get("queries_per_second"),
-                controller["connections"]["placement"],
                 controller["connections"]["ovn_southbound"],
             ]
         )
@@ -166,7 +165,6 @@ def sizes_table(results: dict[str, Any], simulation: bool) -> str:
         "MariaDB connections",
         "most so far",
         "queries/s",
-        "to Placement",
         "to OVN southbound",
     )
     return table(heading, rows)
@@ -230,9 +228,6 @@ def growth(results: dict[str, Any]) -> list[tuple[str, float, float]]:
             results, "controller", "mariadb", "threads_connected"
         ),
         "MariaDB queries/s, per simulated compute": simulated_points(results, "controller", "queries_per_second"),
-        "connections to Placement, per simulated compute": simulated_points(
-            results, "controller", "connections", "placement"
-        ),
         "MiB of one simulated compute": simulated_points(results, "simulation_mib"),
     }
     return [(name, *straight_line(points)) for name, points in series.items() if len({x for x, _ in points}) > 1]
@@ -344,7 +339,6 @@ def panels(results: dict[str, Any]) -> list[Panel]:
             [
                 ("RabbitMQ", of("rabbitmq", "connections")),
                 ("MariaDB", of("mariadb", "threads_connected")),
-                ("Placement", of("connections", "placement")),
             ],
         ),
         Panel("Controller's memory, MiB (PSS)", "simulated computes", [("memory", of("memory_total_mib"))]),
