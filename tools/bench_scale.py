@@ -318,6 +318,8 @@ class Bench:
                     break
                 each = self.start_simulated(present, count)
                 present = count
+            if present and self.options.burst:
+                self.spread_burst()
         finally:
             self.remove_simulated()
 
@@ -328,22 +330,48 @@ class Bench:
         arguments = f"--prefix {PREFIX} --first {present + 1} --last {count} --directory {FAKE_DIRECTORY}"
         self.ssh("cmp1", f"systemd-run {options} {limits} {REMOTE}/fake_computes.py {arguments}")
         names = [f"{PREFIX}-{number:04}" for number in range(1, count + 1)]
-        # All of them, however many are new: that is what an operator's run would ask for.
-        up = self.probe(CONTROLLER, "wait-up", "--prefix", PREFIX, "--count", str(count))
-        if not up["reached"]:
-            log = self.ssh("cmp1", f"journalctl --no-pager --lines 60 --unit {UNIT}-{count}")
-            raise Failed(f"only {up['up']} of {count} simulated computes came up, {up['providers']} providers:\n{log}")
+        seconds = self.wait_up(count)
         variables = json.dumps({"scale_computes": names})
         mapped = self.playbook(f"map-{count}", "tools/scale/discover.yml", "--extra-vars", variables)
-        self.say(f"{count} simulated computes are up after {up['seconds']:.0f} s, and mapped")
-        entry = {"new": count - present, "up_seconds": up["seconds"], "map_seconds": mapped["seconds"]}
+        self.say(f"{count} simulated computes are up after {seconds:.0f} s, and mapped")
+        entry = {"new": count - present, "up_seconds": seconds, "map_seconds": mapped["seconds"]}
         size = self.measure_simulated(count, entry)
         if self.options.burst:
-            wanted = ["--count", str(self.options.burst), "--prefix", PREFIX]
-            size["burst"] = self.probe(CONTROLLER, "burst", *wanted)
+            size["burst"] = self.burst()
             self.save()
             self.say(f"{size['burst']['active']} of {self.options.burst} servers after {size['burst']['seconds']} s")
         return float(size["simulation_mib"]) / count
+
+    def wait_up(self, count: int) -> float:
+        """Seconds until so many simulated computes are up. Raises Failed, early when their process has ended."""
+        seconds = 0.0
+        while True:
+            up = self.probe(CONTROLLER, "wait-up", "--prefix", PREFIX, "--count", str(count), "--timeout", "120")
+            seconds += up["seconds"]
+            if up["reached"]:
+                return seconds
+            running = self.ssh("cmp1", f"systemctl list-units --plain --no-legend {UNIT}-{count}.service")
+            if seconds > self.options.timeout or not running:
+                log = self.ssh("cmp1", f"journalctl --no-pager --lines 60 --unit {UNIT}-{count}")
+                raise Failed(
+                    f"only {up['up']} of {count} simulated computes are up, {up['providers']} providers:\n{log}"
+                )
+
+    def spread_burst(self) -> None:
+        """The burst again, with an option that lets the scheduler choose among equals at random."""
+        spread = {"nova_conf_overrides": {"filter_scheduler": {"shuffle_best_same_weighed_hosts": True}}}
+        only = ["--tags", "nova", "--limit", CONTROLLER]
+        try:
+            self.playbook("spread", "site.yml", *only, "--extra-vars", json.dumps(spread))
+            burst = self.burst()
+        finally:
+            self.playbook("spread-undone", "site.yml", *only)
+        self.results["sizes"][-1]["burst_spread"] = burst
+        self.save()
+        self.say(f"{burst['active']} of {burst['asked']} servers, spread at random, after {burst['seconds']} s")
+
+    def burst(self) -> dict[str, Any]:
+        return self.probe(CONTROLLER, "burst", "--count", str(self.options.burst), "--prefix", PREFIX)
 
     def measure_simulated(self, count: int, entry: dict[str, Any]) -> dict[str, Any]:
         lists = self.probe(CONTROLLER, "lists")

@@ -245,6 +245,8 @@ def results() -> dict[str, Any]:
             size(50, 3500.0, 120),
             size(100, 4000.0, 220)
             | {
+                "new": 50,
+                "up_seconds": 44.0,
                 "burst": {"asked": 50, "active": 49, "seconds": 60.0, "requests_seconds": 20.0}
                 | {"computes_used": 30, "delete_seconds": 9.0},
                 "lists": {"api_services": 0.5},
@@ -298,7 +300,8 @@ def test_tables() -> None:
     assert [row[:2] for row in hosts] == [["ctl1", "cmp1"], ["cmp1", "ctl1"], ["cmp2", ""]]
     # 60 s of packages, 20 s of the compute's own, 5 s of verify, 1 s of a play that has no column.
     assert hosts[2] == ["cmp2", "", "", "", "60.0", "", "", "20.0", "", "5.0", "1.0", "86.0"]
-    assert any(row[0] == "100" and "49/50" in row for row in rows)
+    assert ["100", "49/50", "20.0", "60.0", "30", "9.0"] in rows
+    assert ["100", "50", "44.0", "", "0.5", "", "", ""] in rows
     assert "Stopped before compute 8" in text
     widths = [len(row) for row in rows]
     assert all(width > 2 for width in widths)

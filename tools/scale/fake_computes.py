@@ -35,8 +35,8 @@ LATER_IMPORTS = (
     "nova.servicegroup.drivers.db",
     "nova.virt.fake",
     "openstack.connection",
-    "os_vif.internal.ip.linux.impl_pyroute2",
     "oslo_messaging._drivers.impl_rabbit",
+    "pyroute2",
     "vif_plug_linux_bridge.linux_bridge",
     "vif_plug_ovs.ovs",
 )

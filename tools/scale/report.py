@@ -170,39 +170,51 @@ def sizes_table(results: dict[str, Any], simulation: bool) -> str:
     return table(heading, rows)
 
 
-def simulation_table(results: dict[str, Any]) -> str:
-    """What an administrator and a user wait for, by the number of simulated computes."""
+def lists_table(results: dict[str, Any]) -> str:
+    """What an administrator waits for, by the number of simulated computes."""
     rows = []
     for size in results["sizes"]:
-        if not size["simulation"]:
-            continue
-        lists, burst = size.get("lists") or {}, size.get("burst") or {}
-        rows.append(
-            [
-                str(size["simulated"]),
-                size.get("up_seconds"),
-                size.get("map_seconds"),
-                lists.get("api_services"),
-                lists.get("client_services"),
-                lists.get("api_hypervisors"),
-                lists.get("client_hypervisors"),
-                f"{burst['active']}/{burst['asked']}" if burst else None,
-                burst.get("requests_seconds"),
-                burst.get("seconds"),
-                burst.get("computes_used"),
-                burst.get("delete_seconds"),
-            ]
-        )
+        if size["simulation"]:
+            lists = size.get("lists") or {}
+            measured = (size.get("new"), size.get("up_seconds"), size.get("map_seconds"), *map(lists.get, LISTS))
+            rows.append([str(size["simulated"]), *measured])
     heading = (
         "Simulated computes",
-        "until the new ones are up, s",
+        "of them new",
+        "until all are up, s",
         "mapping, s",
         "services (API), s",
         "(client), s",
         "hypervisors (API), s",
         "(client), s",
+    )
+    return table(heading, rows)
+
+
+LISTS = ("api_services", "client_services", "api_hypervisors", "client_hypervisors")
+
+
+def bursts_table(results: dict[str, Any]) -> str:
+    """What users wait for: many servers at once."""
+    rows = []
+    for size in results["sizes"]:
+        for key, name in (("burst", ""), ("burst_spread", " (shuffled)")):
+            burst = size.get(key)
+            if burst:
+                rows.append(
+                    [
+                        f"{size['simulated']}{name}",
+                        f"{burst['active']}/{burst['asked']}",
+                        burst["requests_seconds"],
+                        burst["seconds"],
+                        burst["computes_used"],
+                        burst["delete_seconds"],
+                    ]
+                )
+    heading = (
+        "Simulated computes",
         "servers ACTIVE",
-        "accepted after, s",
+        "requests accepted after, s",
         "ACTIVE after, s",
         "on computes",
         "deleted after, s",
@@ -245,7 +257,8 @@ def markdown(results: dict[str, Any]) -> str:
         parts += ["### The controller with real computes", sizes_table(results, False)]
     if any(size["simulation"] for size in results["sizes"]):
         parts += ["### The controller with simulated computes", sizes_table(results, True)]
-        parts += ["### What one waits for", simulation_table(results)]
+        parts += ["### Starting and listing them", lists_table(results)]
+        parts += ["### Servers on them", bursts_table(results)]
     parts += ["### Growth", growth_table(results), *results.get("remarks", [])]
     return "\n\n".join(parts) + "\n"
 
