@@ -17,8 +17,12 @@ STAMP := .venv/.kilonova-setup
 INVENTORY ?= inventory/lab
 ARGS ?=
 PLAYBOOK := $(BIN)/ansible-playbook -i $(INVENTORY) $(ARGS)
-SCENARIOS ?= default
+SCENARIOS ?= default multihost
 KEEP ?=
+KILLS ?= 20
+SEED ?= 1
+ROUNDS ?= 3
+ONLY ?=
 # The interpreter that .venv is made from; found by itself where empty.
 PYTHON ?=
 # A make that already has a job server shares it; a plain one starts its own.
@@ -67,11 +71,16 @@ verify: $(STAMP) ## Check the running cloud as its operator sees it
 status: $(STAMP) ## Show what runs where, and what does not
 	@$(PLAYBOOK) playbooks/status.yml
 
+.PHONY: drift
+drift: $(STAMP) ## List what differs from the inventory (exit code 2), changing nothing
+	@$(PLAYBOOK) playbooks/drift.yml --check
+
 .PHONY: bench
-bench: ## Time site.yml task by task on a new lab machine, into .cache/bench
+bench: ## Compare site.yml with a deployment by hand, and with its next runs (ROUNDS=3 ONLY=a,b,c,d)
 	@$(NEED_ROOT)
 	@$(MAKE) setup
-	@$(BIN)/python tools/bench.py --inventory $(INVENTORY)
+	@$(BIN)/python -m tools.bench --rounds $(ROUNDS) --only '$(ONLY)' --args '$(ARGS)' $(if $(KEEP),--keep) \
+		$(if $(filter file,$(origin INVENTORY)),,--inventory $(INVENTORY))
 
 .PHONY: bench-scale
 bench-scale: ## Measure what grows with the number of computes, on lab machines, into .cache/bench-scale
@@ -110,6 +119,13 @@ test: ## check, then Molecule's SCENARIOS, each on lab machines of its own (KEEP
 	@$(MAKE) setup
 	@$(MAKE) check
 	@for scenario in $(SCENARIOS); do KEEP=$(KEEP) tools/molecule-test "$$scenario" || exit; done
+
+.PHONY: chaos
+chaos: ## Kill site.yml KILLS=20 times at moments drawn from SEED=1, and see that the next run always converges
+	@[ "$$(id -u)" = 0 ] || { echo "make chaos: it kills a lab of its own, which only root may create. Run it as root" \
+		"(sudo make chaos)." >&2; exit 1; }
+	@$(MAKE) setup
+	@$(BIN)/python tools/chaos.py --kills $(KILLS) --seed $(SEED) $(ARGS)
 
 .PHONY: format
 format: $(STAMP) ## Let ruff correct what it can

@@ -339,6 +339,10 @@ layer:
   description: The part of the cloud that failed, such as Glance or Nova compute.
   returned: when an API fails or a server does not become ACTIVE
   type: str
+not_looked_at:
+  description: Why a dry run could not see, though O(clouds_file) exists. RV(ignore:changed) is then false.
+  returned: in check mode, when a service does not answer
+  type: str
 """
 
 from typing import Any
@@ -347,6 +351,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.cloud_api import CloudApi, CloudError, layer_logs
 from ansible.module_utils.cloud_converge import Converger, ServerFailed
 from ansible.module_utils.cloud_plan import PlanError
+from ansible.module_utils.dry_run import not_looked_at
+from ansible.module_utils.earlier_calls import wait_for_earlier_call
 from ansible.module_utils.openstack_client import CLIENT_ARGUMENTS, connect
 
 KINDS = ("flavors", "images", "networks", "security_group_rules", "keypairs", "servers")
@@ -474,6 +480,7 @@ def main() -> None:
     if module.check_mode and not _exists(module.params["clouds_file"]):
         actions = prediction(module.params)
         module.exit_json(changed=bool(actions), actions=actions, ids={}, servers=[])
+    wait_for_earlier_call(module, "cloud_resources")
     connection = connect(module)
     wanted = normalised(module.params)
     try:
@@ -494,6 +501,9 @@ def main() -> None:
     except ServerFailed as error:
         module.fail_json(msg=f"{error.layer}: {error}\n{layer_logs(error.layers)}", layer=error.layer)
     except CloudError as error:
+        if module.check_mode and error.logs_matter:
+            seen = {"changed": bool(work.actions), "actions": work.actions}
+            not_looked_at(module, f"What {error.layer} serves", error, **seen, ids={}, servers=[])
         logs = f"\n{layer_logs([error.layer])}" if error.logs_matter else ""
         module.fail_json(msg=f"{error.layer}: {error}{logs}", layer=error.layer)
     for warning in work.warnings:

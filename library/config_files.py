@@ -39,6 +39,9 @@ options:
       src:
         description: Template. Exactly one of O(files[].src) and O(files[].content) is needed for a file.
         type: str
+      role:
+        description: Name of the role whose template O(files[].src) is, where another role calls the module.
+        type: str
       content:
         description: The text itself instead of a template.
         type: str
@@ -124,6 +127,22 @@ changed_files:
   type: list
   elements: str
   sample: [/etc/nova/nova.conf]
+written_files:
+  description:
+    - Those of RV(changed_files) whose content was written, or which were created or removed, not merely given another
+      owner or mode. It is these that a daemon has to read again.
+  returned: always
+  type: list
+  elements: str
+ansible_facts:
+  description: What carries through a dry run, for tasks that act on changed files.
+  returned: in check mode
+  type: dict
+  contains:
+    config_files_pending:
+      description: The files that this and the earlier calls for the host would have written.
+      type: list
+      elements: str
 backup_files:
   description: "The backups, as {path of the file: path of the backup}."
   returned: when O(backup) is true
@@ -438,6 +457,7 @@ def main() -> None:
                     "dest": {"type": "path", "required": True},
                     "state": {"type": "str", "choices": ["file", "directory", "absent"], "default": "file"},
                     "src": {"type": "str"},
+                    "role": {"type": "str"},
                     "content": {"type": "str", "no_log": True},
                     "owner": {"type": "str", "default": "root"},
                     "group": {"type": "str", "default": "root"},
@@ -467,7 +487,11 @@ def main() -> None:
         module.fail_json(msg="Nothing was written:\n" + "\n".join(f"- {stop}" for stop in stops))
     check_options(module, changing)
 
-    result: dict[str, Any] = {"changed": bool(changing), "changed_files": [entry.dest for entry in changing]}
+    result: dict[str, Any] = {
+        "changed": bool(changing),
+        "changed_files": [entry.dest for entry in changing],
+        "written_files": [entry.dest for entry in changing if {"content", "state"}.intersection(entry.differences)],
+    }
     if module._diff:
         result["diff"] = [diff_entry(entry, module.params["secrets"]) for entry in changing]
     if not module.check_mode:

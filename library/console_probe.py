@@ -103,6 +103,7 @@ import hashlib
 import ssl
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.error import URLError
 from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
@@ -248,17 +249,19 @@ def probe(module: AnsibleModule, api: CloudApi, kind: str) -> dict[str, Any]:
     token = token_of(url)
     module.no_log_values.add(token)
     result: dict[str, Any] = {"address": bare(url)}
-    try:
-        if kind == "novnc":
-            check_page(url, timeout, ca_file)
-            result |= open_vnc(url, token, timeout, ca_file)
-        else:
-            result |= open_serial(url, token, timeout, ca_file)
-    except TimeoutError:
-        raise ProbeError(f"{bare(url)} accepts the connection, but nothing came within {timeout:g} s") from None
-    except (WebSocketError, VncError) as error:
-        raise ProbeError(f"{bare(url)} does not lead to the console: {error}") from error
-    check_refused(kind, url, str(uuid.uuid4()), "a made-up", timeout, ca_file)
+    with ThreadPoolExecutor(1) as aside:
+        refusal = aside.submit(check_refused, kind, url, str(uuid.uuid4()), "a made-up", timeout, ca_file)
+        try:
+            if kind == "novnc":
+                check_page(url, timeout, ca_file)
+                result |= open_vnc(url, token, timeout, ca_file)
+            else:
+                result |= open_serial(url, token, timeout, ca_file)
+        except TimeoutError:
+            raise ProbeError(f"{bare(url)} accepts the connection, but nothing came within {timeout:g} s") from None
+        except (WebSocketError, VncError) as error:
+            raise ProbeError(f"{bare(url)} does not lead to the console: {error}") from error
+        refusal.result()
     result["wrong_token_refused"] = True
     if params["database_socket"]:
         expire_token(module, token)
@@ -288,9 +291,12 @@ def main() -> None:
     )
     api = CloudApi(connect(module))
     consoles: dict[str, Any] = {}
-    for kind in module.params["types"]:
+    # Side by side: most of the time, each waits for a proxy of its own.
+    with ThreadPoolExecutor() as pool:
+        probes = {kind: pool.submit(probe, module, api, kind) for kind in module.params["types"]}
+    for kind, work in probes.items():
         try:
-            consoles[kind] = probe(module, api, kind)
+            consoles[kind] = work.result()
         except CloudError as error:
             layers = [error.layer, LAYERS[kind]]
             module.fail_json(msg=f"{error.layer}: {error}\n{layer_logs(layers)}", layer=error.layer)

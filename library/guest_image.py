@@ -274,6 +274,13 @@ class GuestImage:
 
     def reasons(self) -> dict[str, Any]:
         """Return what differs from the present image, for the diff; {} if nothing does."""
+        try:
+            return self._reasons()
+        except (BuildError, PackageError) as error:
+            self.module.fail_json(msg=str(error))
+            raise  # for those who read types: it does not return
+
+    def _reasons(self) -> dict[str, Any]:
         before = self.record.get("inputs", {})
         found: dict[str, Any] = {}
         for key in sorted({*before, *self.inputs}):
@@ -294,6 +301,11 @@ class GuestImage:
         with (directory / ".lock").open("w") as lock:
             # A build that was killed leaves its directory; whoever holds the lock may remove it.
             fcntl.flock(lock, fcntl.LOCK_EX)
+            # One that goes on although its run was killed may have made it meanwhile: to make it once more would
+            # change a file that is in use.
+            self.record = read_record(self.path)
+            if not self.reasons():
+                return
             for left_over in directory.glob(f"{WORK_PREFIX}*"):
                 shutil.rmtree(left_over, ignore_errors=True)
             work = Path(tempfile.mkdtemp(prefix=WORK_PREFIX, dir=directory))
@@ -393,10 +405,7 @@ def main() -> None:
     )
     image = GuestImage(module)
     image.check_options()
-    try:
-        reasons = image.reasons()
-    except (BuildError, PackageError) as error:
-        module.fail_json(msg=str(error))
+    reasons = image.reasons()
     result: dict[str, Any] = {"changed": bool(reasons)}
     if reasons:
         result["diff"] = {

@@ -14,6 +14,8 @@ description:
   - Where Keystone answers and refuses, runs C(keystone-manage bootstrap), which creates the user, the project, the
     roles admin, manager, member, reader and service with their implications and the assignments, or resets the
     password of a user that exists. It creates no endpoint; the catalog does.
+  - A file in C(/var/lib/kilonova) says that this has begun until it has ended well. While it is there, the command is
+    run again although a login works, since an interrupted one may have made the account and not all of the rest.
   - The password reaches C(keystone-manage) in the variable C(OS_BOOTSTRAP_PASSWORD) of that process's own
     environment, which only root and Keystone's user can read, and never on a command line.
 options:
@@ -70,11 +72,16 @@ reason:
   returned: success
   type: str
   sample: Keystone refused the login with status 401
+not_looked_at:
+  description: Why a dry run could not see, though Keystone is installed. RV(ignore:changed) is then false.
+  returned: in check mode, when Keystone does not answer
+  type: str
 """
 
 import http.client
 import json
 import os
+import shutil
 import subprocess
 import time
 import urllib.error
@@ -82,10 +89,13 @@ import urllib.request
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.dry_run import not_looked_at
+from ansible.module_utils.earlier_calls import wait_for_earlier_call
 from ansible.module_utils.service_logs import unit_log
 
 POLL_SECONDS = 0.5
 UNIT = "keystone.service"
+BEGUN = "/var/lib/kilonova/keystone_bootstrap.begun"
 
 
 def login_request(params: dict[str, Any]) -> urllib.request.Request:
@@ -152,6 +162,9 @@ def bootstrap_command(params: dict[str, Any]) -> list[str]:
 
 def run_bootstrap(module: AnsibleModule) -> None:
     """Create or repair the account."""
+    os.makedirs(os.path.dirname(BEGUN), exist_ok=True)
+    with open(BEGUN, "w", encoding="utf-8"):
+        pass
     result = subprocess.run(
         bootstrap_command(module.params),
         env=os.environ | {"OS_BOOTSTRAP_PASSWORD": module.params["password"]},
@@ -166,6 +179,7 @@ def run_bootstrap(module: AnsibleModule) -> None:
     if result.returncode:
         last = "\n".join((result.stdout + result.stderr).strip().splitlines()[-20:])
         module.fail_json(msg=f"keystone-manage bootstrap ended with {result.returncode}. Its last lines:\n{last}")
+    os.unlink(BEGUN)
 
 
 def fail_without_login(module: AnsibleModule, status: int | None, when: str) -> None:
@@ -190,17 +204,23 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    wait_for_earlier_call(module, "keystone_bootstrap")
     params = module.params
     status = login_status(params) if module.check_mode else wait_for_login(params)
-    if status == http.client.CREATED:
+    interrupted = os.path.exists(BEGUN)
+    if status == http.client.CREATED and not interrupted:
         module.exit_json(changed=False, reason="")
-    if status is None:
+    if interrupted:
+        reason = "an earlier keystone-manage bootstrap was interrupted"
+    elif status is None:
         reason = f"Keystone at {params['auth_url']} does not answer yet"
     else:
         reason = f"Keystone refused the login with status {status}"
     if module.check_mode:
+        if (status is None or status >= http.client.INTERNAL_SERVER_ERROR) and shutil.which("keystone-manage"):
+            not_looked_at(module, "The administrator's account", reason, reason=reason)
         module.exit_json(changed=True, reason=reason)
-    if status not in (http.client.UNAUTHORIZED, http.client.NOT_FOUND):
+    if status not in (http.client.CREATED, http.client.UNAUTHORIZED, http.client.NOT_FOUND):
         fail_without_login(module, status, f"within {params['timeout']} s")
     run_bootstrap(module)
     status = wait_for_login(params)

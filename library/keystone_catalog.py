@@ -138,7 +138,9 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Reads the state and reports what would change.
+    description: >-
+      Reads the state and reports what would change. Where O(clouds_file) does not exist yet, neither does the cloud,
+      and the changes are those that follow the bootstrap.
   diff_mode:
     support: full
     description: Shows exactly the attributes that differ; passwords appear as C(***).
@@ -181,10 +183,15 @@ changes:
   type: list
   elements: str
   sample: ["create user nova", "update endpoint compute public"]
+not_looked_at:
+  description: Why a dry run could not see, though O(clouds_file) exists. RV(ignore:changed) is then false.
+  returned: in check mode, when Keystone does not answer
+  type: str
 """
 
+import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.catalog_plan import (
@@ -196,6 +203,7 @@ from ansible.module_utils.catalog_plan import (
     make_changes,
     resolve,
 )
+from ansible.module_utils.earlier_calls import wait_for_earlier_call
 from ansible.module_utils.identity_api import IdentityApi, IdentityError
 from ansible.module_utils.openstack_client import CLIENT_ARGUMENTS, connect
 from ansible.module_utils.service_logs import unit_log
@@ -205,6 +213,9 @@ THREADS = 4
 # A second round removes what a repeated call may have doubled; see IdentityApi.
 ROUNDS = 3
 # Each phase needs what the one before it made.
+# What keystone-manage bootstrap has made when the catalog is first converged:
+# https://docs.openstack.org/keystone/2025.1/admin/bootstrap.html
+BOOTSTRAPPED_ROLES = ("admin", "manager", "member", "reader", "service")
 PHASES = (("region", "project", "role", "service"), ("user", "endpoint"), ("assignment",))
 
 
@@ -287,11 +298,39 @@ def argument_spec() -> dict[str, Any]:
     }
 
 
+def finish(module: AnsibleModule, changes: list[Change]) -> NoReturn:
+    """End the module with what was changed, or would be."""
+    module.exit_json(
+        changed=bool(changes),
+        changes=[change.text for change in changes],
+        diff=diff_of(changes) if module._diff else {},
+    )
+    raise AssertionError("exit_json() ends the module")
+
+
+def predict(module: AnsibleModule) -> NoReturn:
+    """End a dry run on a host where Keystone is still to be set up."""
+    domains = {user["domain"] for user in module.params["users"]} | {"Default"}
+    state = State(
+        regions=[{"id": module.params["region"]}],
+        domains=[{"id": name.lower(), "name": name} for name in sorted(domains)],
+        roles=[{"id": name, "name": name, "domain_id": None} for name in BOOTSTRAPPED_ROLES],
+    )
+    try:
+        finish(module, make_changes(state, module.params))
+    except UnknownNames as error:
+        module.fail_json(msg=str(error))
+        raise AssertionError("fail_json() ends the module") from error
+
+
 def main() -> None:
     module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
     empty = [user["name"] for user in module.params["users"] if not user["password"]]
     if empty:
         module.fail_json(msg=f"The password of {', '.join(empty)} is empty. Keystone needs one for every user.")
+    if module.check_mode and not os.path.exists(module.params["clouds_file"]):
+        predict(module)
+    wait_for_earlier_call(module, "keystone_catalog")
     connection = connect(module)
     from keystoneauth1.exceptions import ClientException
 
@@ -317,11 +356,7 @@ def main() -> None:
         module.fail_json(msg=str(error))
     except (IdentityError, ClientException) as error:
         module.fail_json(msg=f"The catalog could not be converged: {error}\n{unit_log('keystone')}")
-    module.exit_json(
-        changed=bool(first),
-        changes=[change.text for change in first or []],
-        diff=diff_of(first or []) if module._diff else {},
-    )
+    finish(module, first or [])
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ from ansible.module_utils.lab import (
     run,
     write_file,
 )
-from ansible.module_utils.lab_boot import Machine, bridge_name, table_name
+from ansible.module_utils.lab_boot import Machine, bridge_name, machine_from_record, table_name
 from ansible.module_utils.lab_life import remove
 from ansible.module_utils.lab_network import (
     IP_FORWARD,
@@ -207,7 +207,7 @@ def machines(lab_id: str) -> list[Machine]:
     found = []
     for directory in sorted((lab_directory(lab_id) / "machines").glob("*/")):
         try:
-            found.append(Machine(**json.loads((directory / "machine.json").read_text())))
+            found.append(machine_from_record(json.loads((directory / "machine.json").read_text())))
         except (OSError, ValueError, TypeError):
             # Left half made: the address in its interface's name is the only thing not known.
             found.append(Machine(lab_id, directory.name, "0.0.0.none", 24, "", 1500, str(directory)))

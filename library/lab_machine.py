@@ -34,6 +34,22 @@ options:
     description: The machine's IPv4 address, inside the lab's subnet.
     type: str
     required: true
+  interfaces:
+    description:
+      - Interfaces that the machine has beside C(eth0). Those of one name are on one wire in the whole lab, which leads
+        to the lab's machines only. This computer has no address there.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: C(eth1) to C(eth9).
+        type: str
+        required: true
+      address:
+        description: IPv4 address with prefix length. Without one, nothing configures the interface, and it is down.
+        type: str
+        default: ""
   state:
     description:
       - V(started) creates the machine if there is none, and boots it.
@@ -89,6 +105,16 @@ EXAMPLES = r"""
     name: nova1
     address: 10.208.7.10
 
+- name: Create one with two interfaces more
+  lab_machine:
+    lab_id: 1a2b3c4d
+    name: nova2
+    address: 10.208.7.11
+    interfaces:
+      - name: eth1
+      - name: eth2
+        address: 198.18.1.11/24
+
 - name: Reboot it
   lab_machine:
     lab_id: 1a2b3c4d
@@ -127,7 +153,9 @@ console_log:
   type: str
 """
 
+import ipaddress
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,7 +173,7 @@ from ansible.module_utils.lab import (
     this_computer,
     unit_active,
 )
-from ansible.module_utils.lab_boot import Machine, bridge_name
+from ansible.module_utils.lab_boot import Interface, Machine, bridge_name
 from ansible.module_utils.lab_image import Recipe, collect_packages
 from ansible.module_utils.lab_life import (
     archives,
@@ -163,6 +191,7 @@ from ansible.module_utils.lab_life import (
 from ansible.module_utils.lab_network import gateway_of, resolver_text
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+INTERFACE = re.compile(r"eth[1-9]")
 LONGEST_NAME = 53  # the container's name is at most 64 characters, and ten are the lab's
 
 
@@ -183,6 +212,25 @@ def check_name(name: str) -> None:
             f"{name!r} cannot be a lab machine's host name: use lower-case letters, digits and hyphens, at most "
             f"{LONGEST_NAME} characters, and rename the host in the inventory."
         )
+
+
+def check_interfaces(interfaces: Iterable[Interface]) -> None:
+    seen: set[str] = set()
+    for one in interfaces:
+        if not INTERFACE.fullmatch(one.name) or one.name in seen:
+            raise LabError(
+                f"lab_interfaces has an interface {one.name!r}: beside eth0 there can be eth1 to eth9, each once."
+            )
+        seen.add(one.name)
+        try:
+            valid = not one.address or ("/" in one.address and bool(ipaddress.IPv4Interface(one.address)))
+        except ValueError:
+            valid = False
+        if not valid:
+            raise LabError(
+                f"lab_interfaces gives {one.name} the address {one.address!r}, which is not an IPv4 address with "
+                "prefix length. Write one such as 198.18.1.10/24, or none."
+            )
 
 
 def state_of(machine: Machine) -> str:
@@ -272,6 +320,7 @@ def machine_from(params: dict[str, Any], check_mode: bool) -> Machine:
         gateway=gateway_of(subnet),
         mtu=int(mtu.read_text()) if mtu.exists() else 1500,
         directory=str(lab / "machines" / params["name"]),
+        interfaces=tuple(Interface(**entry) for entry in params["interfaces"]),
     )
 
 
@@ -281,6 +330,12 @@ def main() -> None:
             "lab_id": {"type": "str", "required": True},
             "name": {"type": "str", "required": True},
             "address": {"type": "str", "required": True},
+            "interfaces": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {"name": {"type": "str", "required": True}, "address": {"type": "str", "default": ""}},
+            },
             "state": {"type": "str", "choices": ["started", "stopped", "rebooted", "absent"], "default": "started"},
             "suite": {"type": "str", "default": "trixie"},
             "packages": {"type": "list", "elements": "str", "default": []},
@@ -303,6 +358,8 @@ def main() -> None:
         if starts and not module.check_mode:
             require_tools()
         machine = machine_from(params, module.check_mode)
+        if starts:
+            check_interfaces(machine.interfaces)
         if module.check_mode:
             outcome = apply(machine, params, True)
         else:

@@ -111,9 +111,13 @@ console:
   type: str
   returned: when a guest was booted
 hypervisor:
-  description: Versions and options that the stamp is made of.
+  description: Versions and options that the stamp is made of; empty in check mode where libvirt is not installed yet.
   type: dict
   returned: always
+not_looked_at:
+  description: Why a dry run could not see, though libvirt is installed. RV(ignore:changed) is then false.
+  returned: in check mode, when libvirt does not answer
+  type: str
 """
 
 import fcntl
@@ -124,6 +128,7 @@ import shutil
 import signal
 import time
 import uuid
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -389,6 +394,8 @@ def main() -> None:
             module.fail_json(msg=f"{option} is {module.params[option]}, which is not a file on this host.")
     if (module.params["image"] or module.params["kernel"]) and not module.params["expect"]:
         module.fail_json(msg="expect is required with image or kernel: what their console shows is not known here.")
+    if module.check_mode and find_spec("libvirt") is None:
+        module.exit_json(changed=False, probed=True, hypervisor={})
     probe = Probe(module)
     hypervisor = probe.hypervisor()
     wanted = module.params["force"] or not probe.stamped(hypervisor)

@@ -92,7 +92,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Reads the state and reports what would change.
+    description: Reads the state and reports what would change; all of it where MariaDB is not installed yet.
   diff_mode:
     support: full
     description: Shows what differs; passwords appear as C(***).
@@ -131,15 +131,21 @@ changes:
   type: list
   elements: str
   sample: ["create database nova", "grant ALL PRIVILEGES on nova\\_api to 'nova'@'%'"]
+not_looked_at:
+  description: Why a dry run could not see, though MariaDB is installed. RV(ignore:changed) is then false.
+  returned: in check mode, when MariaDB does not answer
+  type: str
 """
 
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.mariadb_client import connect_socket, identifier, literal, require_pymysql, rows
+from ansible.module_utils.dry_run import mariadb_is_deployed, not_looked_at
+from ansible.module_utils.earlier_calls import wait_for_earlier_call
+from ansible.module_utils.mariadb_client import IMPORT_ERROR, connect_socket, identifier, literal, require_pymysql, rows
 from ansible.module_utils.service_logs import unit_log
 
 if TYPE_CHECKING:
@@ -375,6 +381,14 @@ def problems(params: dict[str, Any]) -> list[str]:
     return found + [f"the password of {user} is empty" for user in empty]
 
 
+def finish(module: AnsibleModule, plan: Plan) -> NoReturn:
+    """End the module with what was done, or would be."""
+    changes = [text for text, statement in plan.steps]
+    diff = {"before": plan.before, "after": plan.after} if module._diff else {}
+    module.exit_json(changed=bool(changes), changes=changes, diff=diff)
+    raise AssertionError("exit_json() ends the module")
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -414,12 +428,15 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    require_pymysql(module)
-    import pymysql
-
     wrong = problems(module.params)
     if wrong:
         module.fail_json(msg="The parameters contradict themselves: " + "; ".join(wrong) + ".")
+    if module.check_mode and (IMPORT_ERROR or not mariadb_is_deployed()):
+        finish(module, make_plan(State(), module.params))
+    require_pymysql(module)
+    import pymysql
+
+    wait_for_earlier_call(module, "mariadb_databases")
     socket, login = module.params["login_unix_socket"], module.params["login_user"]
     doing = f"log in over {socket} as {login}"
     try:
@@ -428,7 +445,6 @@ def main() -> None:
             cursor.execute("SET SESSION sql_mode = ''")
         doing = "read databases, users and grants"
         plan = make_plan(read_state(connection), module.params)
-        changes = [text for text, statement in plan.steps]
         if not module.check_mode and plan.steps:
             for text, statement in plan.steps:
                 doing = text
@@ -439,15 +455,13 @@ def main() -> None:
             if rest:
                 module.fail_json(msg=f"MariaDB accepted every statement, yet these are needed again: {'; '.join(rest)}")
     except pymysql.MySQLError as error:
+        if module.check_mode:
+            not_looked_at(module, "MariaDB", error, changes=[])
         module.fail_json(
             msg=f"Cannot {doing}: {error}. Check that MariaDB runs and that {login}@localhost may do this.\n"
             + unit_log("mariadb")
         )
-    module.exit_json(
-        changed=bool(changes),
-        changes=changes,
-        diff={"before": plan.before, "after": plan.after} if module._diff else {},
-    )
+    finish(module, plan)
 
 
 if __name__ == "__main__":

@@ -111,14 +111,20 @@ waited:
   description: How long the module waited for hosts, in seconds.
   returned: always
   type: float
+not_looked_at:
+  description: Why a dry run could not see, though MariaDB is installed. RV(ignore:changed) is then false.
+  returned: in check mode, when MariaDB does not answer
+  type: str
 """
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.mariadb_client import connect_url, require_pymysql
+from ansible.module_utils.dry_run import mariadb_is_deployed, not_looked_at, unreachable
+from ansible.module_utils.mariadb_client import IMPORT_ERROR, connect_to_read, connect_url, require_pymysql
 from ansible.module_utils.nova_cell_state import (
     CELL0,
     CELL0_TRANSPORT,
@@ -158,8 +164,13 @@ class NovaManage:
         # Not the whole URL: a changed password must not make it another piece of work.
         self.key = masked_url(api_connection)
 
-    def __call__(self, cell: Cell, *arguments: str, connection: str | None = None) -> str:
-        """Run a cell_v2 command that takes a cell's URLs from the configuration. Raises ToolError."""
+    def __call__(
+        self, cell: Cell, *arguments: str, connection: str | None = None, unless: Callable[[], object] | None = None
+    ) -> str:
+        """Run a cell_v2 command that takes a cell's URLs from the configuration. Raises ToolError.
+
+        ``unless`` is asked when no other call is at work any more: what a killed run began goes on without it.
+        """
         tool = ServiceTool("nova", f"nova-{cell.name}", self.key, TOOL_SECONDS)
         # The cell's URL is stored as it is written here; the API database is only logged in to.
         databases = {"api_database": (self.api_connection, "file"), "database": (connection or cell.connection, "url")}
@@ -167,6 +178,8 @@ class NovaManage:
         if cell.uuid != CELL0_UUID:
             settings["DEFAULT"]["transport_url"] = cell.transport_url
         with tool.locked():
+            if unless and unless():
+                return ""
             return tool.run([*NOVA_MANAGE, *arguments], settings, databases)
 
     def apply(self, change: CellChange, api: Connection) -> None:
@@ -177,7 +190,7 @@ class NovaManage:
             if find_cell(read_cells(api), cell) == cell:
                 return
         elif change.before is None:
-            self(cell, "create_cell", "--name", cell.name)
+            self(cell, "create_cell", "--name", cell.name, unless=lambda: find_cell(read_cells(api), cell))
             return
         # cell0's transport is no secret, and no driver is called so, which is why it cannot stand in the configuration.
         transport = ["--transport-url", CELL0_TRANSPORT] if cell.uuid == CELL0_UUID else []
@@ -187,12 +200,13 @@ class NovaManage:
 class Databases:
     """Open connections to the API database and the databases of the cells that have compute hosts."""
 
-    def __init__(self, api_connection: str, cells: list[Cell]) -> None:
-        self.api = connect_url(parse_database_url(api_connection))
+    def __init__(self, api_connection: str, cells: list[Cell], dry_run: bool = False) -> None:
+        connect = connect_to_read if dry_run else connect_url
+        self.api = connect(parse_database_url(api_connection))
         self.cells: dict[str, Connection] = {}
         for cell in cells:
             if cell.uuid != CELL0_UUID:
-                self.cells[cell.name] = connect_url(parse_database_url(cell.connection))
+                self.cells[cell.name] = connect(parse_database_url(cell.connection))
 
     def hosts(self) -> dict[str, Host]:
         return {name: host for cell, link in self.cells.items() for name, host in read_hosts(cell, link).items()}
@@ -247,7 +261,7 @@ def wait_for_hosts(
 def converge(module: AnsibleModule, cells: list[Cell], manage: NovaManage) -> dict[str, Any]:
     """Do the work and return the module's result. Raises ToolError, ValueError and pymysql.MySQLError."""
     params, check = module.params, module.check_mode
-    databases = Databases(params["api_connection"], cells)
+    databases = Databases(params["api_connection"], cells, dry_run=check)
     changes = plan_cells(read_cells(databases.api), cells)
     if not check:
         # Each start of nova-manage takes seconds of one CPU, so cell0 and cell1 are mapped at the same time.
@@ -283,6 +297,19 @@ def converge(module: AnsibleModule, cells: list[Cell], manage: NovaManage) -> di
     return result
 
 
+def all_to_do(module: AnsibleModule) -> NoReturn:
+    """End a dry run on a host where Nova's databases are still to be made."""
+    names = [CELL0, *(entry["name"] for entry in module.params["cells"])]
+    module.exit_json(
+        changed=True,
+        mappings=[f"map {name}" for name in names],
+        hosts=module.params["expected_hosts"],
+        missing=module.params["expected_hosts"],
+        waited=0.0,
+    )
+    raise AssertionError("exit_json() ends the module")
+
+
 def main() -> None:
     url = {"type": "str", "required": True, "no_log": True}
     module = AnsibleModule(
@@ -300,10 +327,12 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    params = module.params
+    if module.check_mode and IMPORT_ERROR:
+        all_to_do(module)
     require_pymysql(module)
     import pymysql
 
-    params = module.params
     urls = [params["api_connection"], params["cell0_connection"]]
     urls += [entry[name] for entry in params["cells"] for name in ("connection", "transport_url")]
     secrets = {secret for entry in urls for secret in secrets_of(entry)}
@@ -318,17 +347,10 @@ def main() -> None:
         hint = "Check the URL and that MariaDB runs."
         if tables_missing(error):
             hint = "Upgrade the schemas first (openstack_schemas)."
+        if module.check_mode and unreachable(error) and mariadb_is_deployed():
+            not_looked_at(module, "The cells", error, mappings=[], hosts=[], missing=[], waited=0.0)
         if module.check_mode:
-            # On a host that is not deployed yet, everything is still to be done.
-            names = [CELL0, *(entry["name"] for entry in params["cells"])]
-            module.warn(f"Nova's databases cannot be read yet: {error}")
-            module.exit_json(
-                changed=True,
-                mappings=[f"map {name}" for name in names],
-                hosts=params["expected_hosts"],
-                missing=params["expected_hosts"],
-                waited=0.0,
-            )
+            all_to_do(module)
         module.fail_json(msg=f"Nova's databases cannot be read: {error}. {hint}")
     module.exit_json(**result)
 

@@ -125,6 +125,10 @@ metadefs:
   returned: always
   type: list
   elements: str
+not_looked_at:
+  description: Why a dry run could not see, though MariaDB is installed. RV(ignore:changed) is then false.
+  returned: in check mode, when MariaDB does not answer
+  type: str
 """
 
 import json
@@ -136,8 +140,12 @@ from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.alembic_scripts import Revision, heads, pending, read_revisions, unknown
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.dry_run import mariadb_is_deployed, not_looked_at, unreachable
 from ansible.module_utils.mariadb_client import (
+    IMPORT_ERROR,
     NO_SUCH_TABLE,
+    UNKNOWN_DATABASE,
+    connect_to_read,
     connect_url,
     error_code,
     identifier,
@@ -204,9 +212,9 @@ def current_revisions(connection: Connection) -> list[str]:
         raise
 
 
-def read_schema(schema: Schema) -> None:
+def read_schema(schema: Schema, dry_run: bool = False) -> None:
     """Fill in what the database has recorded. Raises pymysql.MySQLError."""
-    connection = connect_url(schema.url)
+    connection = connect_to_read(schema.url) if dry_run else connect_url(schema.url)
     try:
         schema.before = schema.after = current_revisions(connection)
     finally:
@@ -290,10 +298,8 @@ def explain(schema: Schema, tables: int) -> str:
     )
 
 
-def missing_metadefs(schema: Schema) -> list[str]:
+def missing_metadefs(schema: Schema, dry_run: bool = False) -> list[str]:
     """Namespaces of the installed files that the database lacks; all of them before the first upgrade."""
-    import pymysql
-
     wanted = set()
     for name in os.listdir(METADEFS_DIRECTORY) if os.path.isdir(METADEFS_DIRECTORY) else []:
         if name.endswith(".json"):
@@ -301,8 +307,10 @@ def missing_metadefs(schema: Schema) -> list[str]:
                 wanted.add(json.load(file)["namespace"])
     if not wanted:
         return []
+    import pymysql
+
     try:
-        connection = connect_url(schema.url)
+        connection = connect_to_read(schema.url) if dry_run else connect_url(schema.url)
         known = {row["namespace"] for row in rows(connection, "SELECT namespace FROM metadef_namespaces")}
         connection.close()
     except pymysql.MySQLError:
@@ -323,13 +331,11 @@ def load_metadefs(schema: Schema, timeout: int) -> None:
 
 def prepare(module: AnsibleModule, schemas: list[Schema]) -> None:
     """Read scripts and databases; fail, with all problems at once, where an upgrade could not work."""
-    import pymysql
-
     scripts: dict[str, dict[str, Revision]] = {}
     problems = []
     for schema in schemas:
         directory = schema.kind.directory()
-        if directory is None:
+        if directory is None or IMPORT_ERROR:
             if not module.check_mode:
                 problems.append(f"{schema.name}: the Python package {schema.kind.package} is not installed")
             schema.pending = 1
@@ -341,12 +347,17 @@ def prepare(module: AnsibleModule, schemas: list[Schema]) -> None:
         except (OSError, ValueError, SyntaxError) as error:
             problems.append(f"{schema.name}: the migration scripts cannot be read: {error}")
             continue
+        import pymysql
+
         try:
-            read_schema(schema)
+            read_schema(schema, dry_run=module.check_mode)
         except (pymysql.MySQLError, OSError) as error:
-            if not module.check_mode:
+            if module.check_mode and unreachable(error) and mariadb_is_deployed():
+                not_looked_at(module, "The database schemas", error, upgraded=[], schemas={}, metadefs=[])
+            if module.check_mode and (unreachable(error) or error_code(error) == UNKNOWN_DATABASE):
+                schema.pending = len(schema.revisions)
+            else:
                 problems.append(f"{schema.name}: {schema.url} cannot be read: {error}")
-            schema.pending = len(schema.revisions)
             continue
         newer = unknown(schema.revisions, schema.before or [])
         if newer:
@@ -378,7 +389,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    require_pymysql(module)
+    if IMPORT_ERROR and not module.check_mode:
+        require_pymysql(module)
     params = module.params
     for entry in params["schemas"]:
         # The password on its own is as secret as the URL with it.
@@ -391,7 +403,7 @@ def main() -> None:
     # The longest first, so that it does not run alone in the end.
     todo = sorted((schema for schema in schemas if schema.pending), key=lambda schema: -schema.pending)
     glance = next((schema for schema in schemas if schema.name == "glance"), None)
-    metadefs = missing_metadefs(glance) if glance and params["load_metadefs"] else []
+    metadefs = missing_metadefs(glance, module.check_mode) if glance and params["load_metadefs"] else []
     if module.check_mode:
         for schema in todo:
             schema.after = heads(schema.revisions)

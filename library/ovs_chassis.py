@@ -26,7 +26,7 @@ options:
     type: list
     elements: str
   bridges:
-    description: Bridges that must exist.
+    description: Bridges that must exist, or must not.
     type: list
     elements: dict
     default: []
@@ -45,6 +45,15 @@ options:
         type: list
         elements: str
         default: []
+      exclusive:
+        description: Whether ports that are not listed are taken out of the bridge.
+        type: bool
+        default: false
+      state:
+        description: Whether the bridge exists. With V(absent), the other options are not looked at.
+        type: str
+        choices: [present, absent]
+        default: present
 attributes:
   check_mode:
     support: full
@@ -78,6 +87,10 @@ changes:
   type: list
   elements: str
   sample: ["external-ids:ovn-encap-ip = 10.0.0.21"]
+not_looked_at:
+  description: Why a dry run could not see, though it is installed. RV(ignore:changed) is then false.
+  returned: in check mode, when ovsdb-server does not answer
+  type: str
 """
 
 import json
@@ -86,10 +99,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.dry_run import not_looked_at
 from ansible.module_utils.service_logs import unit_log
 
 # Seconds for which ovs-vsctl waits for ovs-vswitchd to have done what was asked for.
 TIMEOUT = 30
+# A dry run asks a database that runs, which answers at once, or one that does not.
+DRY_RUN_TIMEOUT = 5
 
 
 @dataclass
@@ -170,6 +186,11 @@ def plan(state: State, params: dict[str, Any]) -> tuple[list[list[str]], list[st
         note("managers", state.managers, sorted(managers))
     for bridge in params["bridges"]:
         name, datapath = bridge["name"], bridge["datapath_type"]
+        if bridge["state"] == "absent":
+            if name in state.bridges:
+                commands.append(["--if-exists", "del-br", name])
+                note(name, "present", "absent")
+            continue
         now_bridge = state.bridges.get(name, {"datapath_type": None, "ports": []})
         if now_bridge["datapath_type"] != datapath:
             commands.append(["--may-exist", "add-br", name])
@@ -180,14 +201,21 @@ def plan(state: State, params: dict[str, Any]) -> tuple[list[list[str]], list[st
             # A port is moved from another bridge rather than refused.
             commands.append(["--if-exists", "del-port", port])
             commands.append(["add-port", name, port])
-        if missing:
-            note(f"{name}:ports", now_bridge["ports"], now_bridge["ports"] + missing)
+        # The bridge's own port has its name.
+        kept = [port for port in now_bridge["ports"] if not bridge["exclusive"] or port in (name, *bridge["ports"])]
+        surplus = [port for port in now_bridge["ports"] if port not in kept]
+        commands += [["--if-exists", "del-port", name, port] for port in surplus]
+        if missing or surplus:
+            note(f"{name}:ports", now_bridge["ports"], kept + missing)
     return commands, changes, {"before": before, "after": after}
 
 
 def ovs_vsctl(module: AnsibleModule, *arguments: str) -> str:
     """Run ovs-vsctl; a failure ends the module with the servers' last words."""
-    code, output, error = module.run_command(["ovs-vsctl", f"--timeout={TIMEOUT}", *arguments])
+    timeout = DRY_RUN_TIMEOUT if module.check_mode else TIMEOUT
+    code, output, error = module.run_command(["ovs-vsctl", f"--timeout={timeout}", *arguments])
+    if code and module.check_mode:
+        not_looked_at(module, "Open vSwitch's database", error.strip() or output.strip(), changes=[])
     if code:
         logs = "\n".join(unit_log(unit) for unit in ("ovsdb-server.service", "ovs-vswitchd.service"))
         module.fail_json(msg=f"ovs-vsctl failed: {error.strip() or output.strip()}\n{logs}")
@@ -224,6 +252,8 @@ def main() -> None:
                     "name": {"type": "str", "required": True},
                     "datapath_type": {"type": "str", "choices": ["system", "netdev"], "default": "system"},
                     "ports": {"type": "list", "elements": "str", "default": []},
+                    "exclusive": {"type": "bool", "default": False},
+                    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
                 },
             },
         },

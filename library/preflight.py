@@ -56,7 +56,7 @@ options:
     type: int
     required: true
   minimum_disk_deployed_mib:
-    description: Free disk in MiB that / and /var must have once the packages are installed.
+    description: Free disk in MiB that / and /var must have once a deployment has begun.
     type: int
     required: true
   maximum_clock_skew:

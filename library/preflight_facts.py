@@ -69,7 +69,6 @@ facts:
     pid1: systemd
     apt: true
     python3_apt: true
-    apt_lists: false
     python: 3.13.5
     ssh_host_key: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGwX root@node1
     deployed: false
@@ -291,20 +290,6 @@ def kernel_module_available(name: str, release: str, root: str = "/") -> bool:
     return False
 
 
-def apt_lists() -> bool:
-    """Whether lists of packages were ever downloaded. A fresh image has the directory, but empty."""
-    return any(entry.name.endswith("_InRelease") or "_Packages" in entry.name for entry in scan("/var/lib/apt/lists"))
-
-
-def scan(path: str) -> list[os.DirEntry[str]]:
-    """The entries of a directory, none where it does not exist."""
-    try:
-        with os.scandir(path) as entries:
-            return list(entries)
-    except OSError:
-        return []
-
-
 def python3_apt() -> bool:
     """Whether Ansible's apt module finds its Python bindings."""
     return any(os.path.isdir(f"{path}/apt") for path in ("/usr/lib/python3/dist-packages",))
@@ -333,7 +318,6 @@ def collect() -> dict[str, Any]:
         "pid1": read("/proc/1/comm"),
         "apt": os.path.exists("/usr/bin/apt-get") and os.path.exists("/usr/bin/dpkg"),
         "python3_apt": python3_apt(),
-        "apt_lists": apt_lists(),
         "python": platform.python_version(),
         "ssh_host_key": read("/etc/ssh/ssh_host_ed25519_key.pub"),
         "deployed": os.path.isdir(STATE_DIRECTORY),

@@ -53,6 +53,14 @@ options:
         type: list
         elements: int
         default: []
+  pending:
+    description:
+      - Files that earlier tasks of a dry run would have written (RV(ansible_facts.config_files_pending) of
+        M(config_files)). In check mode they count as newer than every process; otherwise they are ignored, since the
+        files then tell themselves.
+    type: list
+    elements: path
+    default: []
   wait:
     description:
       - Wait until each unit that shall run is active, has been so for O(settle) seconds, and listens on its ports.
@@ -141,6 +149,7 @@ import glob
 import os
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -282,6 +291,15 @@ def restart_reason(unit: Unit, files: list[str]) -> tuple[str, float]:
     return "", 0.0
 
 
+def pending_reason(unit: Unit, files: list[str], pending: Sequence[str]) -> str:
+    """Why a running unit would be restarted after a dry run's files were written; "" when it would not."""
+    own = [*files, f"/etc/systemd/system/{unit.name}", f"/etc/systemd/system/{unit.name}.d"]
+    for path in pending:
+        if any(path == file or path.startswith(f"{file}/") for file in own):
+            return f"{path} changed"
+    return ""
+
+
 def sysv_enabled(unit: Unit) -> bool:
     """Whether an init script without a unit file of its own is linked into a runlevel."""
     return bool(glob.glob(f"/etc/rc[2-5].d/S[0-9][0-9]{glob.escape(unit.name.removesuffix('.service'))}"))
@@ -294,8 +312,8 @@ def is_enabled(unit: Unit) -> bool:
     return state in ("enabled", "generated")
 
 
-def plan(unit: Unit) -> None:
-    """Fill in the verbs that bring one unit to what is wanted."""
+def plan(unit: Unit, pending: Sequence[str] = ()) -> None:
+    """Fill in the verbs that bring one unit to what is wanted, once the pending files are written."""
     masked = unit.get("LoadState") == "masked" or unit.get("UnitFileState").startswith("masked")
     if unit.masked is True:
         unit.verbs += [] if masked else ["mask"]
@@ -315,7 +333,9 @@ def plan(unit: Unit) -> None:
     elif not unit.running:
         unit.verbs.append("start")
     else:
-        unit.reason, _ = restart_reason(unit, [*definition_files(unit), *unit.reads])
+        files = [*definition_files(unit), *unit.reads]
+        unit.reason, _ = restart_reason(unit, files)
+        unit.reason = unit.reason or pending_reason(unit, files, pending)
         if not unit.reason and unit.get("NeedDaemonReload") == "yes":
             unit.reason = "its unit file changed"
         unit.verbs += ["restart"] if unit.reason else []
@@ -425,8 +445,14 @@ class Systemd:
             reset = [u.name for u in units if u.name in begin and u.get("ActiveState") in ("failed", *RUNNING)]
             if reset:
                 self.call("reset-failed", "--", *reset)
-            # restart starts what does not run, so that all jobs are queued at once and ordered by systemd.
-            self.call("restart", "--no-block", "--", *begin)
+            # All jobs are queued, and then ordered by systemd. What does not run is started and not restarted: a
+            # restart reaches the units that are PartOf= it, and would end those that this very call has begun to
+            # start, OVN's databases for one while they create their files.
+            restarted = [name for name in begin if name in _names(units, "restart") and name not in stop]
+            started = [name for name in begin if name not in restarted]
+            for verb, names in (("restart", restarted), ("start", started)):
+                if names:
+                    self.call(verb, "--no-block", "--", *names)
 
     def active(self, names: list[str]) -> list[str]:
         if not names:
@@ -556,6 +582,7 @@ def main() -> None:
                     "ports": {"type": "list", "elements": "int", "default": []},
                 },
             },
+            "pending": {"type": "list", "elements": "path", "default": []},
             "wait": {"type": "bool", "default": True},
             "timeout": {"type": "int", "default": 300},
             "settle": {"type": "float", "default": 1.5},
@@ -578,7 +605,7 @@ def main() -> None:
             unit.now["NeedDaemonReload"] = "yes" if unit.name in needed_reload else "no"
     check_installed(module, units)
     for unit in units:
-        plan(unit)
+        plan(unit, module.params["pending"] if module.check_mode else ())
 
     changed = any(unit.verbs for unit in units) or bool(needed_reload)
     result: dict[str, Any] = {

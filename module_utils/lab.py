@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.lab_boot import SUPERVISE, Computer, Machine
 
@@ -163,7 +165,7 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def read_json(path: Path) -> dict[str, str]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
@@ -279,6 +281,12 @@ def link_exists(name: str) -> bool:
     return Path("/sys/class/net", name).exists()
 
 
+def machine_links(machine: Machine, network_devices: Path = Path("/sys/class/net")) -> list[str]:
+    """Outer ends of the machine's interfaces, those included that it had before its inventory was changed."""
+    names = [machine.link(), *(machine.link(f"eth{number}") for number in range(1, 10))]
+    return [name for name in names if (network_devices / name).exists()]
+
+
 def nspawn_traces(machine: Machine) -> list[Path]:
     """What systemd-nspawn keeps about a machine outside of its tree; it stays when systemd-nspawn is killed."""
     base = Path("/run/systemd/nspawn")
@@ -291,12 +299,27 @@ def cgroup_directories(machine: Machine) -> list[Path]:
     return [place / name for place in places for name in names if (place / name).is_dir()]
 
 
-def remove_cgroup(directory: Path) -> None:
-    for path, _, _ in os.walk(directory, topdown=False):
-        try:
-            os.rmdir(path)
-        except FileNotFoundError:
-            continue
+def remove_cgroup(directory: Path, timeout: float = 30) -> None:
+    """Remove a cgroup with all below it. Raises LabError when a process stays in it.
+
+    A process that ends lets go of its root directory, by which it is found, before it leaves its cgroup.
+    """
+
+    def removed() -> bool:
+        for path, _, _ in os.walk(directory, topdown=False):
+            try:
+                os.rmdir(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                return False
+        return True
+
+    if not wait_for(removed, timeout):
+        members = " ".join(pid for path in directory.rglob("cgroup.procs") for pid in path.read_text().split())
+        raise LabError(f"The cgroup {directory} cannot be removed: processes {members or '(ending)'} stay in it.")
 
 
 def unit_active(machine: Machine) -> bool:

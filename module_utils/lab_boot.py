@@ -9,18 +9,24 @@ A reboot asked for inside a machine ends systemd-nspawn with status 133 (``--kee
 ``prepare`` and ``boot`` again: a systemd service (RestartForceExitStatus=133) where systemd is PID 1, the loop of the
 ``supervise`` script elsewhere. ``prepare`` makes the network namespace anew each time, because eth0 keeps its address
 in one that is used again, and ifup then fails.
+
+Every machine has eth0, on the lab's bridge. The interfaces beside it, eth1 to eth9, are for other networks than the one
+that a machine is reached by: those of one name are on one wire in the whole lab, on which the computer has no address.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Any
 
 REBOOT_STATUS = 133
 HOST_KEY_TYPES = ("ed25519", "ecdsa", "rsa")
 PREPARE, BOOT, SUPERVISE = "prepare", "boot", "supervise"
+MAIN_INTERFACE = "eth0"
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,14 @@ class Computer:
 
 
 @dataclass(frozen=True)
+class Interface:
+    """An interface of a machine beside eth0."""
+
+    name: str
+    address: str = ""  # with prefix length; without one, the machine's configuration does not mention the interface
+
+
+@dataclass(frozen=True)
 class Machine:
     lab_id: str
     name: str
@@ -42,6 +56,7 @@ class Machine:
     gateway: str
     mtu: int
     directory: str
+    interfaces: tuple[Interface, ...] = ()
 
     @property
     def root(self) -> str:
@@ -64,20 +79,26 @@ class Machine:
     def bridge(self) -> str:
         return bridge_name(self.lab_id)
 
-    @property
-    def link(self) -> str:
-        """Outer end of the machine's veth pair; at most 15 characters, as the kernel wants."""
-        return f"{self.bridge}-{self.address.rsplit('.', 1)[1]}"
+    def link(self, interface: str = MAIN_INTERFACE) -> str:
+        """Outer end of an interface's veth pair; at most 15 characters, as the kernel wants."""
+        return f"{bridge_name(self.lab_id, interface)}-{self.address.rsplit('.', 1)[1]}"
 
-    @property
-    def mac(self) -> str:
+    def mac(self, interface: str = MAIN_INTERFACE) -> str:
         """The same at every boot, so that neither leases nor neighbour tables go stale."""
-        digest = hashlib.sha256(f"{self.lab_id}/{self.name}".encode()).hexdigest()
+        name = self.name if interface == MAIN_INTERFACE else f"{self.name}/{interface}"
+        digest = hashlib.sha256(f"{self.lab_id}/{name}".encode()).hexdigest()
         return ":".join(["02", *(digest[i : i + 2] for i in range(0, 10, 2))])
 
 
-def bridge_name(lab_id: str) -> str:
-    return f"kl{lab_id}"
+def machine_from_record(record: Mapping[str, Any]) -> Machine:
+    """The machine that was made, from its machine.json. TypeError where that lacks something."""
+    interfaces = tuple(Interface(**entry) for entry in record.get("interfaces", ()))
+    return Machine(**{**record, "interfaces": interfaces})
+
+
+def bridge_name(lab_id: str, interface: str = MAIN_INTERFACE) -> str:
+    """The bridge that machines' interfaces of one name are joined to."""
+    return f"kl{lab_id}" + ("" if interface == MAIN_INTERFACE else interface.removeprefix("eth"))
 
 
 def table_name(lab_id: str) -> str:
@@ -123,19 +144,32 @@ def nspawn_command(machine: Machine, computer: Computer) -> list[str]:
 
 
 def prepare_script(machine: Machine) -> str:
-    """Network namespace and veth pair for one boot."""
-    ns, link, mtu = shlex.quote(machine.namespace), machine.link, machine.mtu
-    return f"""#!/bin/sh
-# Written by Kilonova's lab_machine module. The network of {machine.name}, made anew for each boot.
-set -eu
-PATH=/usr/sbin:/usr/bin:/sbin:/bin
-ip netns delete {ns} 2>/dev/null || :
-ip link delete {link} 2>/dev/null || :
-ip netns add {ns}
-ip link add {link} mtu {mtu} type veth peer name eth0 address {machine.mac} mtu {mtu} netns {ns}
-ip link set {link} master {machine.bridge} up
-nsenter --net=/run/netns/{ns} ip link set lo up
-"""
+    """Network namespace and veth pairs for one boot, and the wires of the interfaces beside eth0."""
+    ns, mtu = shlex.quote(machine.namespace), machine.mtu
+    lines = [
+        "#!/bin/sh",
+        f"# Written by Kilonova's lab_machine module. The network of {machine.name}, made anew for each boot.",
+        "set -eu",
+        "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+        f"ip netns delete {ns} 2>/dev/null || :",
+        f"ip netns add {ns}",
+    ]
+    for name in (MAIN_INTERFACE, *(interface.name for interface in machine.interfaces)):
+        link, bridge = machine.link(name), bridge_name(machine.lab_id, name)
+        if name != MAIN_INTERFACE:
+            lines += [
+                f"ip link add {bridge} mtu {mtu} type bridge 2>/dev/null || :  # or another machine's boot made it",
+                # The computer would answer there for all addresses that it has, which may be others' on that wire.
+                f"ip link set {bridge} arp off up",
+            ]
+        peer = f"name {name} address {machine.mac(name)} mtu {mtu} netns {ns}"
+        lines += [
+            f"ip link delete {link} 2>/dev/null || :",
+            f"ip link add {link} mtu {mtu} type veth peer {peer}",
+            f"ip link set {link} master {bridge} up",
+        ]
+    lines.append(f"nsenter --net=/run/netns/{ns} ip link set lo up")
+    return "\n".join(lines) + "\n"
 
 
 def boot_script(machine: Machine, computer: Computer) -> str:
@@ -221,6 +255,11 @@ def machine_files(machine: Machine, computer: Computer, machine_id: str, authori
             "iface eth0 inet static\n"
             f"    address {machine.address}/{machine.prefix}\n"
             f"    gateway {machine.gateway}\n"
+            + "".join(
+                f"\nauto {interface.name}\niface {interface.name} inet static\n    address {interface.address}\n"
+                for interface in machine.interfaces
+                if interface.address
+            )
         ),
         "root/.ssh/authorized_keys": f"{authorized_key.strip()}\n",
     }

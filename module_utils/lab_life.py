@@ -12,6 +12,7 @@ import socket
 import subprocess
 import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from ansible.module_utils.lab import (
     LabError,
     cgroup_directories,
     lab_directory,
-    link_exists,
+    machine_links,
     mounts_below,
     nspawn_traces,
     processes,
@@ -41,6 +42,7 @@ from ansible.module_utils.lab_boot import (
     PREPARE,
     SUPERVISE,
     Computer,
+    Interface,
     Machine,
     boot_script,
     machine_files,
@@ -89,6 +91,17 @@ def check_record(machine: Machine) -> None:
             f"{machine.address} (lab_subnet, or the order of the hosts in the group lab). Make the inventory say the "
             "old address again, or remove the machine with playbooks/destroy.yml and create it anew."
         )
+    had = [Interface(**entry) for entry in record.get("interfaces", [])]
+    if record and had != list(machine.interfaces):
+        raise LabError(
+            f"The lab machine {machine.name} was made with {describe_interfaces(had)} beside eth0, the inventory now "
+            f"says {describe_interfaces(machine.interfaces)} (lab_interfaces). Make the inventory say that again, or "
+            "remove the machine with playbooks/destroy.yml and create it anew."
+        )
+
+
+def describe_interfaces(interfaces: Iterable[Interface]) -> str:
+    return ", ".join(f"{one.name} {one.address}".strip() for one in interfaces) or "no interface"
 
 
 def make_tree(machine: Machine, computer: Computer, recipe: Recipe, max_age_days: float) -> list[str]:
@@ -280,8 +293,8 @@ def clear_runtime(machine: Machine) -> None:
     """Remove what a running machine has outside of its directory."""
     if (NETNS / machine.namespace).exists():
         run(["ip", "netns", "delete", machine.namespace])
-    if link_exists(machine.link):
-        run(["ip", "link", "delete", machine.link], check=False)  # it may go by itself, with the namespace
+    for link in machine_links(machine):
+        run(["ip", "link", "delete", link], check=False)  # it may go by itself, with the namespace
     for directory in cgroup_directories(machine):
         remove_cgroup(directory)
     for point in mounts_below(machine.directory, *map(str, nspawn_traces(machine))):
@@ -303,8 +316,7 @@ def leftovers(machine: Machine, with_files: bool = False) -> list[str]:
         found.append(f"service {machine.unit}")
     if (NETNS / machine.namespace).exists():
         found.append(f"network namespace {machine.namespace}")
-    if link_exists(machine.link):
-        found.append(f"interface {machine.link}")
+    found += [f"interface {link}" for link in machine_links(machine)]
     found += [f"cgroup {path}" for path in cgroup_directories(machine)]
     found += [f"mount {point}" for point in mounts_below(machine.directory, *map(str, nspawn_traces(machine)))]
     if with_files and Path(machine.directory).exists():

@@ -146,7 +146,8 @@ def forward_warning(lab_id: str) -> str:
     return (
         f"This computer drops forwarded packets by default (nftables chain {', '.join(chains)}), the lab's included "
         "unless a rule there lets them through. If machines cannot reach the package archive: "
-        f"iptables -I FORWARD -i {bridge} -j ACCEPT; iptables -I FORWARD -o {bridge} -j ACCEPT"
+        # The + stands for the rest of a name: the wires of the interfaces beside eth0.
+        f"iptables -I FORWARD -i {bridge}+ -j ACCEPT; iptables -I FORWARD -o {bridge}+ -j ACCEPT"
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.dry_run import not_looked_at
 from ansible.module_utils.service_logs import unit_log
 
 if TYPE_CHECKING:
@@ -157,6 +158,8 @@ def connect(module: AnsibleModule, uri: str) -> tuple[Any, libvirt.virConnect]:
     try:
         return libvirt, libvirt.open(uri)
     except libvirt.libvirtError as error:
+        if module.check_mode:
+            not_looked_at(module, "libvirt", error)
         module.fail_json(
             msg=f"libvirt does not answer at {uri}: {error}. Check that libvirtd.socket is active and that this host "
             f"is a hypervisor of the cloud (group compute).\n{unit_log('libvirtd')}"

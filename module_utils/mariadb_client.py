@@ -23,6 +23,8 @@ except ImportError:
 
 CONNECT_SECONDS = 10
 UNKNOWN_DATABASE = 1049
+REFUSED = (1044, 1045, 1698)
+ROOT_SOCKET = "/run/mysqld/mysqld.sock"
 NO_SUCH_TABLE = 1146
 TLS_OPTIONS = ("ssl_ca", "ssl_cert", "ssl_key")
 
@@ -33,10 +35,15 @@ def require_pymysql(module: AnsibleModule) -> None:
         module.fail_json(msg=missing_required_lib("PyMySQL"), exception=IMPORT_ERROR)
 
 
-def connect_socket(socket: str, user: str) -> Connection:
+def connect_socket(socket: str, user: str, database: str | None = None) -> Connection:
     """Log in over the unix socket. Raises pymysql.MySQLError."""
     return pymysql.connect(
-        unix_socket=socket, user=user, charset="utf8mb4", autocommit=True, connect_timeout=CONNECT_SECONDS
+        unix_socket=socket,
+        user=user,
+        database=database,
+        charset="utf8mb4",
+        autocommit=True,
+        connect_timeout=CONNECT_SECONDS,
     )
 
 
@@ -56,6 +63,19 @@ def connect_url(url: DatabaseUrl) -> Connection:
         connect_timeout=CONNECT_SECONDS,
         **options,
     )
+
+
+def connect_to_read(url: DatabaseUrl) -> Connection:
+    """Log in as the URL says, or as root where that account is refused. Raises pymysql.MySQLError.
+
+    For dry runs: the account may be what a run would create or correct, and what it would read there is known to root.
+    """
+    try:
+        return connect_url(url)
+    except pymysql.MySQLError as error:
+        if error_code(error) not in REFUSED:
+            raise
+        return connect_socket(ROOT_SOCKET, "root", url.database)
 
 
 def rows(connection: Connection, query: str, arguments: tuple[Any, ...] = ()) -> list[dict[str, Any]]:

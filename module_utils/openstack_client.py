@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.dry_run import not_looked_at
 from ansible.module_utils.service_logs import unit_log
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def connect(module: AnsibleModule) -> Connection:
     Only the clouds file counts: OS_* variables of the caller's environment are not read. A refused password,
     an unknown cloud or a missing file fail at once; a Keystone that does not answer yet (connection refused,
     HTTP 5xx, no backend in the load balancer) is tried again for ``api_timeout`` seconds.
+    A dry run waits for nothing: it ends there without a prediction, since the services may be what a run would start.
 
     The module must include ``CLIENT_ARGUMENTS`` in its argument spec.
     """
@@ -100,6 +102,8 @@ def _authenticate(module: AnsibleModule, connection: Connection, auth_url: str) 
             cause = error
         except auth_errors.ClientException as error:
             _fail(module, f"{module.params['clouds_file']} cannot be used to log in at {auth_url}: {error}")
+        if module.check_mode:
+            not_looked_at(module, f"The cloud behind Keystone at {auth_url}", cause)
         if time.monotonic() >= deadline:
             _fail(
                 module,

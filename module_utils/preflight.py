@@ -31,6 +31,11 @@ def message(variable: str, value: object, why: str, instead: str) -> str:
     return f"{variable} = {value!r}: {why}. {instead}."
 
 
+def ipv4(interface: Mapping[str, Any]) -> list[str]:
+    """IPv4 addresses of an interface, with prefix length."""
+    return [cidr for cidr in interface["addresses"] if ":" not in cidr]
+
+
 def network_of(text: object) -> ipaddress.IPv4Network | None:
     """An IPv4 network in CIDR form, None where the text is none."""
     try:
@@ -71,7 +76,7 @@ def check_memory(facts: Facts, minimum: int) -> list[str]:
 
 
 def check_disk(facts: Facts, minimum: int, minimum_deployed: int) -> list[str]:
-    """Enough free disk; less is needed where our packages are installed already."""
+    """Enough free disk; less is needed where a deployment has begun, and took what it needed."""
     name, wanted = "preflight_minimum_disk_mib", minimum
     if facts["deployed"]:
         name, wanted = "preflight_minimum_disk_deployed_mib", minimum_deployed
@@ -90,11 +95,13 @@ def check_disk(facts: Facts, minimum: int, minimum_deployed: int) -> list[str]:
     return found
 
 
-def choices(facts: Facts) -> str:
+def choices(facts: Facts, without: Iterable[str] = ()) -> str:
     """The interfaces one could name, the one with the default route first."""
-    virtual = re.compile(r"-ovs$|^(ovs-|br-|tap|veth|vnet|virbr)")
+    virtual = re.compile(r"-ovs$|^(ovs-|br-|tap|veth|vnet|virbr|kilonova-)")
     names = [
-        n for n, i in facts["interfaces"].items() if i["kind"] not in ("loopback", "bridge") and not virtual.search(n)
+        name
+        for name, interface in facts["interfaces"].items()
+        if interface["kind"] not in ("loopback", "bridge") and not virtual.search(name) and name not in without
     ]
     names.sort(key=lambda name: (name != facts["default_interface"], name))
     return ", ".join(names) or "none found"
@@ -125,6 +132,15 @@ def check_public_interface(facts: Facts, public_interface: str, flat_interface: 
         return []
     why = "this host has no interface of that name"
     return [message("public_interface", public_interface, why, f"Leave it out, or write one of: {choices(facts)}")]
+
+
+def check_way_out(facts: Facts, public_interface: str, flat_interface: str, bridge: str, serves: bool) -> list[str]:
+    """The host that translates guests' addresses does so on public_interface only."""
+    way, flat = facts["default_interface"], (flat_interface, bridge)
+    if not serves or not way or public_interface == way or (public_interface in flat and way in flat):
+        return []
+    why = f"this host's default route leaves by {way}, where guests' addresses would not be translated"
+    return [message("public_interface", public_interface, why, f"Leave it out, or write {way}")]
 
 
 def check_bridge_name(facts: Facts, bridge: str, flat_interface: str) -> list[str]:
@@ -331,34 +347,96 @@ def check_host_networks(facts: Facts, fixed_range: object, bridge: str, manageme
     return found
 
 
-def check_tunnel(facts: Facts, address: str, provider_bridge: str, hosts: int) -> list[str]:
-    """The provider bridge's own address, which tunnels need where Open vSwitch forwards in user space."""
-    variable = "ovn_chassis_bridge_address"
+def check_tunnel(facts: Facts, address: str, interface: str, bridges: Iterable[str], hosts: int) -> list[str]:
+    """
+    The address on a bridge of Open vSwitch, which tunnels need where that forwards in user space.
+
+    The first of the bridges is the one that gets the address.
+    """
+    variable, own = "ovn_chassis_bridge_address", list(bridges)
     instead = "Write an address with prefix length in a network of the tunnels' own, such as 10.78.0.14/24"
     if not address:
-        if facts["ovs_kernel"] or hosts < 2:
+        if interface:
+            why = f"tunnels over ovn_chassis_tunnel_interface = {interface} end at this address, which {own[0]} gets"
+        elif facts["ovs_kernel"] or hosts < 2:
             return []
-        why = (
-            "the kernel of this host has no openvswitch module, and Open vSwitch in user space can send the packets of "
-            f"tunnels to the cloud's other hosts only from an address on {provider_bridge}"
-        )
+        else:
+            why = (
+                "the kernel of this host has no openvswitch module, and Open vSwitch in user space can send the "
+                f"packets of tunnels to the cloud's other hosts only from an address on {own[0]}"
+            )
         return [message(variable, address, why, f"{instead}, another one for each host")]
     try:
-        interface = ipaddress.IPv4Interface(address)
+        parsed = ipaddress.IPv4Interface(address)
     except ValueError as error:
         return [message(variable, address, f"this is not an IPv4 address with prefix length ({error})", instead)]
-    if "/" not in address or interface.network.num_addresses < SMALLEST_NETWORK:
+    if "/" not in address or parsed.network.num_addresses < SMALLEST_NETWORK:
         return [message(variable, address, "other hosts' addresses must be in the same network", instead)]
     for name, other in facts["interfaces"].items():
-        for cidr in other["addresses"]:
-            if (
-                ":" not in cidr
-                and name != provider_bridge
-                and ipaddress.IPv4Interface(cidr).network.overlaps(interface.network)
-            ):
+        # Addresses of the tunnels' interface are another check's.
+        if name in (*own, interface):
+            continue
+        for cidr in ipv4(other):
+            if ipaddress.IPv4Interface(cidr).network.overlaps(parsed.network):
                 why = f"{name} is in that network already, with {cidr}"
                 return [message(variable, address, why, instead)]
     return []
+
+
+def check_tunnel_interface(facts: Facts, name: str, flat_interface: str) -> list[str]:
+    """The interface that becomes the port of a bridge for tunnels only."""
+    variable = "ovn_chassis_tunnel_interface"
+    if not name:
+        return []
+    addressed = [other for other, its in facts["interfaces"].items() if ipv4(its)]
+    free = f"Leave it out, or write one of: {choices(facts, (flat_interface, *addressed))}"
+    interface = facts["interfaces"].get(name)
+    if interface is None:
+        return [message(variable, name, "this host has no interface of that name", free)]
+    if name == flat_interface:
+        why = "this is flat_interface, over which tunnels go when this is left out"
+        return [message(variable, name, why, "Leave it out")]
+    # With its datapath in the kernel, Open vSwitch is the master of its ports.
+    if interface["master"] not in ("", "ovs-system"):
+        return [message(variable, name, f"that interface is a part of {interface['master']}", free)]
+    if interface["kind"] in ("wireless", "loopback", "bridge"):
+        why = f"a {interface['kind']} interface cannot be a port of Open vSwitch's bridge"
+        return [message(variable, name, why, free)]
+    taken = ipv4(interface)
+    if taken:
+        why = f"it has the address {taken[0]}, which no longer works once the interface is a port of a bridge"
+        instead = (
+            f"If it is for tunnels only, remove the address of {name} from /etc/network/interfaces and write it in "
+            "ovn_chassis_bridge_address"
+        )
+        if facts["ovs_kernel"]:
+            instead += f". Otherwise leave this out, and set ovn_chassis_tunnel_address to {taken[0].partition('/')[0]}"
+        return [message(variable, name, why, instead)]
+    return []
+
+
+def check_tunnel_address(facts: Facts, address: str, bridge_address: str, management: str, hosts: int) -> list[str]:
+    """The address that tunnels end at, where it is neither of those that have checks of their own."""
+    variable = "ovn_chassis_tunnel_address"
+    ours = bridge_address.partition("/")[0]
+    if address == (ours or management):
+        return []
+    if ours and not facts["ovs_kernel"] and hosts > 1:
+        why = (
+            "the kernel of this host has no openvswitch module, and Open vSwitch in user space can send the packets of "
+            f"tunnels from ovn_chassis_bridge_address = {bridge_address} only"
+        )
+        return [message(variable, address, why, "Leave it out")]
+    have = [
+        cidr.partition("/")[0]
+        for interface in facts["interfaces"].values()
+        if interface["kind"] != "loopback"
+        for cidr in ipv4(interface)
+    ]
+    if address in have:
+        return []
+    instead = f"Leave it out, or write one of: {', '.join(have) or 'none found'}"
+    return [message(variable, address, "this host does not have that address", instead)]
 
 
 def check_ssh_host_key(facts: Facts, groups: Iterable[str]) -> list[str]:

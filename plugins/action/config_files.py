@@ -29,9 +29,11 @@ if str(PROJECT / "module_utils") not in ansible.module_utils.__path__:
 from ansible.module_utils.ini_files import IniError, merge_overrides
 
 MODULE = "config_files"
+# The fact that carries through a dry run what would have been written by now.
+PENDING = "config_files_pending"
 MANAGED = "Written by Ansible (Kilonova). Changes made here are undone by its next run."
 PARTIAL = re.compile(r"{%-?\s*(?:include|import|from|extends)\s+['\"]([^'\"]+)['\"]")
-SUBSTITUTED = ("src", "content", "overrides", "overrides_name")
+SUBSTITUTED = ("src", "role", "content", "overrides", "overrides_name")
 
 
 class ActionModule(ActionBase):
@@ -54,7 +56,12 @@ class ActionModule(ActionBase):
         if not isinstance(secrets, list):
             raise AnsibleActionFail("config_files: secrets must be a list of strings")
         arguments["secrets"] = list(dict.fromkeys(form for secret in secrets for form in secret_forms(str(secret))))
-        return self._execute_module(module_name=MODULE, module_args=arguments, task_vars=variables)
+        result: dict[str, Any] = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=variables)
+        if self._task.check_mode:
+            earlier = variables.get("ansible_facts", {}).get(PENDING, [])
+            pending = [*earlier, *result.get("written_files", [])]
+            result["ansible_facts"] = {PENDING: list(dict.fromkeys(pending))}
+        return result
 
     def _for_host(self, item: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         """One entry of files as the module takes it: the finished text instead of what it is made from."""
@@ -66,7 +73,7 @@ class ActionModule(ActionBase):
             return result
         if ("src" in item) == ("content" in item):
             raise AnsibleActionFail(f"config_files: {dest} needs either src (a template) or content", obj=item)
-        text = self._render(item["src"], dest, variables) if "src" in item else as_text(item["content"], dest)
+        text = self._render(item, dest, variables) if "src" in item else as_text(item["content"], dest)
         if overrides:
             name = str(item.get("overrides_name") or f"the overrides of {dest}")
             try:
@@ -76,8 +83,9 @@ class ActionModule(ActionBase):
         result["encoded"] = base64.b64encode(with_final_newline(text).encode()).decode()
         return result
 
-    def _render(self, src: str, dest: str, variables: dict[str, Any]) -> str:
-        source = self._find_template(src)
+    def _render(self, item: dict[str, Any], dest: str, variables: dict[str, Any]) -> str:
+        src = item["src"]
+        source = self._find_template(src, item.get("role"))
         searchpath = list(self._search_path(source, variables))
         try:
             template = trust_as_template(self._loader.get_text_file_contents(source))
@@ -99,7 +107,10 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(message) from None
         return as_text(rendered, dest)
 
-    def _find_template(self, src: str) -> str:
+    def _find_template(self, src: str, role: str | None) -> str:
+        own = PROJECT / "roles" / str(role) / "templates" / src
+        if role and own.is_file():
+            return str(own)
         try:
             return str(self._find_needle("templates", src))
         except AnsibleError as error:

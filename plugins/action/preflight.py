@@ -75,6 +75,8 @@ class ActionModule(ActionBase):
             result.update(answer)
             return result
         facts = answer["facts"]
+        # Some defaults follow from what was just seen of the host.
+        self._looked = self._templar.copy_with_new_env(available_variables={**variables, "preflight_facts": facts})
         host = str(variables["inventory_hostname"])
         first = str(variables["ansible_play_hosts_all"][0])
         known = variable_checks.read_roles(PROJECT / "roles")
@@ -109,7 +111,7 @@ class ActionModule(ActionBase):
         values: dict[str, Any] = {}
         for name in sorted(set(names) & set(known.options)):
             try:
-                values[name] = self._templar.template(variables[name])
+                values[name] = self._looked.template(variables[name])
             except AnsibleError as error:
                 problems.append(
                     f"{name}: its value cannot be worked out ({' '.join(str(error).split())}). Correct the expression."
@@ -123,7 +125,7 @@ class ActionModule(ActionBase):
     def value(self, variables: dict[str, Any], name: str) -> Any:
         """A variable's value, an empty text where it cannot be had (which the check of variables has said)."""
         try:
-            return self._templar.template(variables.get(name, ""))
+            return self._looked.template(variables.get(name, ""))
         except AnsibleError:
             return ""
 
@@ -138,6 +140,13 @@ class ActionModule(ActionBase):
         bridge = str(self.value(variables, "flat_network_bridge"))
         fixed_range = self.value(variables, "fixed_range")
         management = str(self.value(variables, "cloud_management_address"))
+        hosts = len({*groups.get("controller", []), *groups.get("compute", [])})
+        tunnel_interface = str(self.value(variables, "ovn_chassis_tunnel_interface") or "")
+        bridge_address = str(self.value(variables, "ovn_chassis_bridge_address") or "")
+        tunnel_address = str(self.value(variables, "ovn_chassis_tunnel_address"))
+        bridges = [
+            str(self.value(variables, f"ovn_chassis_{name}_bridge")) for name in ("address", "provider", "tunnel")
+        ]
         ranges = {
             name: self.value(variables, name)
             for name in known.options
@@ -152,17 +161,15 @@ class ActionModule(ActionBase):
             *checks.check_clock(facts, *times, args["maximum_clock_skew"]),
             *checks.check_flat_interface(facts, flat, bridge),
             *checks.check_public_interface(facts, public, flat, bridge),
+            *checks.check_way_out(facts, public, flat, bridge, self.value(variables, "cloud_serves_gateway") is True),
             *checks.check_bridge_name(facts, bridge, flat),
             *checks.check_management_address(facts, management),
             *checks.check_fixed_range(fixed_range, self.value(variables, "network_size")),
             *checks.check_fixed_gateway(str(self.value(variables, "fixed_gateway") or ""), fixed_range),
             *checks.check_host_networks(facts, fixed_range, bridge, management),
-            *checks.check_tunnel(
-                facts,
-                str(self.value(variables, "ovn_chassis_bridge_address") or ""),
-                str(self.value(variables, "ovn_chassis_provider_bridge")),
-                len({*groups.get("controller", []), *groups.get("compute", [])}),
-            ),
+            *checks.check_tunnel(facts, bridge_address, tunnel_interface, bridges, hosts),
+            *checks.check_tunnel_interface(facts, tunnel_interface, flat),
+            *checks.check_tunnel_address(facts, tunnel_address, bridge_address, management, hosts),
             *checks.check_ssh_host_key(facts, variables.get("group_names", [])),
             *checks.check_ranges(ranges),
             *checks.check_ports(facts, args["ports"], variables.get("group_names", [])),

@@ -69,6 +69,9 @@ def load(path: Path, vault: VaultLib) -> tuple[dict[str, Any], bool]:
 def write(path: Path, text: bytes) -> None:
     """Write the file so that it is never half there and never readable by others."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # What a killed run was writing. Its secrets were given to nobody, or the file would be there.
+    for left in path.parent.glob(f".{path.name}.*"):
+        left.unlink(missing_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:

@@ -64,9 +64,13 @@ class CallbackModule(CallbackBase):
     def __init__(self) -> None:
         super().__init__()
         self.last: dict[str, tuple[str, list[str]]] = {}
+        self.reported: set[str] = set()
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        if not ignore_errors:
+        # What a drift report finds is its result, and no failure to look.
+        if result.task.action == "drift_report":
+            self.reported.add(result.host.get_name())
+        elif not ignore_errors:
             self.last[result.host.get_name()] = (result.task.get_name(), cause(result.result))
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
@@ -76,7 +80,7 @@ class CallbackModule(CallbackBase):
         failed = {
             host: self.last.get(host, ("failed", []))
             for host in sorted(stats.processed)
-            if stats.failures.get(host) or stats.dark.get(host)
+            if (stats.failures.get(host) or stats.dark.get(host)) and (host in self.last or host not in self.reported)
         }
         if not failed:
             return

@@ -19,16 +19,48 @@ def services_of(services: Iterable[Mapping[str, Any]], group_names: Iterable[str
     return [service for service in services if groups.intersection(service["groups"])]
 
 
+def services_tagged(
+    services: Iterable[Mapping[str, Any]], run_tags: Iterable[str], *everything: str
+) -> list[Mapping[str, Any]]:
+    """The services that a run with these tags is for: all of them with C(all) or a tag that means everything here."""
+    chosen = set(run_tags)
+    if chosen & {"all", "tagged", *everything}:
+        return list(services)
+    return [service for service in services if chosen.intersection(service.get("tags", [service["name"]]))]
+
+
+def services_as_wanted(
+    services: Iterable[Mapping[str, Any]], files: Mapping[str, Any], units: Mapping[str, Any]
+) -> list[str]:
+    """The names of the services of which a look found nothing to change; files and units are the modules' results."""
+    paths = set(files.get("changed_files", []))
+    verbs = ("started", "stopped", "enabled", "disabled", "masked", "unmasked")
+    names = {name for verb in verbs for name in units.get(verb, [])}
+    names |= {entry["name"] for entry in units.get("restarted", [])}
+    return [
+        service["name"]
+        for service in services
+        if paths.isdisjoint(file["dest"] for file in files_of(service))
+        and names.isdisjoint(unit["name"] for unit in service.get("units", []))
+    ]
+
+
 def units_of(service: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A service's units, which start at boot if they run: not every package sees to that itself."""
     return [
         {"enabled": unit.get("state", "started") == "started"}
         | {key: value for key, value in unit.items() if key != "drop_in"}
-        for unit in service["units"]
+        for unit in service.get("units", [])
     ]
 
 
-def boot_drop_ins(service: Mapping[str, Any]) -> list[dict[str, str]]:
+def files_of(service: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A service's files as config_files takes them, drop-ins included, each with the role whose template it is."""
+    role = service.get("role", service["name"])
+    return [{**file, "role": role} for file in service["files"]] + boot_drop_ins(service)
+
+
+def boot_drop_ins(service: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     Drop-ins, as config_files takes them, that let a service's units come up at boot with what they need.
 
@@ -122,6 +154,21 @@ def hosts_lines(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]])
     return [f"{address(host)} {host}" for host in hosts]
 
 
+def addresses_on(interfaces: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> list[str]:
+    """Addresses of those of a host's interfaces that have one of the names, without prefix length."""
+    return [
+        cidr.partition("/")[0]
+        for name in dict.fromkeys(names)
+        for cidr in interfaces.get(name, {}).get("addresses", [])
+    ]
+
+
+def interface_with(interfaces: Mapping[str, Mapping[str, Any]], address: str, otherwise: str) -> str:
+    """Name of the interface that has an address, or another one where none has it."""
+    found = [name for name in interfaces if address in addresses_on(interfaces, [name])]
+    return found[0] if found else otherwise
+
+
 def probe_servers(hosts: Iterable[str], server: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One server for each compute, as cloud_resources takes them, that runs there and nowhere else."""
     return [{**server, "name": f"kilonova-probe-{host}", "host": host} for host in hosts]
@@ -145,16 +192,21 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "addresses_on": addresses_on,
             "boot_drop_ins": boot_drop_ins,
             "catalog_services": catalog_services,
             "catalog_users": catalog_users,
             "database_users": database_users,
             "databases_of": databases_of,
+            "files_of": files_of,
             "first_host": first_host,
             "hosts_lines": hosts_lines,
+            "interface_with": interface_with,
             "prefix_length": prefix_length,
             "probe_servers": probe_servers,
             "rabbitmq_password_hash": rabbitmq_password_hash,
             "services_of": services_of,
+            "services_tagged": services_tagged,
+            "services_as_wanted": services_as_wanted,
             "units_of": units_of,
         }

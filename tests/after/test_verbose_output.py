@@ -16,6 +16,8 @@ import yaml
 PROJECT = Path(__file__).resolve().parents[2]
 SCENARIO = os.environ.get("MOLECULE_SCENARIO_NAME", "default")
 LOG = PROJECT / ".cache" / "molecule" / f"{SCENARIO}.log"
+# Of the runs that the step prepare killed.
+KILLED = PROJECT / ".cache" / "molecule" / f"{SCENARIO}-chaos" / "logs"
 SECRETS = PROJECT / "molecule" / SCENARIO / "inventory" / "group_vars" / "all" / "secrets.yml"
 # The random part that every secret of a scenario begins with; what follows is the same in all of them.
 RANDOM_LENGTH = 16
@@ -24,6 +26,11 @@ RANDOM_LENGTH = 16
 @pytest.fixture(scope="module")
 def output() -> str:
     return LOG.read_text(errors="replace")
+
+
+@pytest.fixture(scope="module")
+def killed() -> str:
+    return "".join(path.read_text(errors="replace") for path in sorted(KILLED.glob("*.log")))
 
 
 @pytest.fixture(scope="module")
@@ -65,5 +72,11 @@ def test_secrets_are_hard_to_quote(secrets: dict[str, str]) -> None:
     assert all(value.endswith("@:/%$#'\"\\ ") for value in secrets.values())
 
 
-def test_no_secret_was_printed(output: str, secrets: dict[str, str]) -> None:
-    assert sorted(name for name, value in secrets.items() if any(form in output for form in forms(value))) == []
+@pytest.mark.skipif(SCENARIO != "default", reason="only the scenario default begins with runs that are killed")
+def test_killed_runs_were_verbose(killed: str) -> None:
+    assert " EXEC " in killed
+
+
+def test_no_secret_was_printed(output: str, killed: str, secrets: dict[str, str]) -> None:
+    text = output + killed
+    assert sorted(name for name, value in secrets.items() if any(form in text for form in forms(value))) == []

@@ -43,6 +43,8 @@ WANTED = """{{ {
                    | default(groups['controller'][0]),
     'bridge': flat_network_bridge | default('br0'),
     'flat_interface': flat_interface | default('eth0'),
+    'tunnel_interface': ovn_chassis_tunnel_interface | default(''),
+    'lab_interfaces': lab_interfaces | default([]) | map(attribute='name') | list,
     'fixed_range': fixed_range | default('192.168.1.0/24'),
     'fixed_gateway': fixed_gateway | default(''),
     'server': first_cloud_server_name | default('my_vm'),

@@ -117,7 +117,8 @@ def guests(on_cloud: Callable[..., Any], computes: list[str]) -> Iterator[dict[s
 @pytest.fixture(scope="module")
 def in_guest(first_controller: Any) -> InGuest:
     host = first_controller.connect()
-    return lambda address, command: host.run(f"{SSH} guest@{address} '{command}'")
+    # testinfra takes ssh's own status 255 for a failed connection to the host, and gives up.
+    return lambda address, command: host.run(f"{SSH} guest@{address} '{command}' || exit 1")
 
 
 def test_guests_run_where_they_were_put(guests: dict[str, Any], computes: list[str]) -> None:
@@ -141,6 +142,29 @@ def test_tenant_network_across_computes(guests: dict[str, Any], in_guest: InGues
     in_guest(guests["floating"], f"sudo ping -c 1 -w 5 {guests['addresses']['kn-tenant-2']}")
     done = in_guest(guests["floating"], f"sudo ping -c 5 -w 10 -s 1200 {guests['addresses']['kn-tenant-2']}")
     assert "5 packets received" in done.stdout, done.stdout + done.stderr
+
+
+def test_tunnels_leave_by_their_own_interface(
+    guests: dict[str, Any], in_guest: InGuest, hosts_sites: tuple[Any, ...]
+) -> None:
+    site = next(site for site in hosts_sites if site.name == guests["hosts"]["kn-tenant-1"])
+    if not site.tunnel_interface:
+        pytest.skip("tunnels have no interface of their own here")
+    host = site.connect()
+    end = host.check_output("ovs-vsctl get open_vswitch . external_ids:ovn-encap-ip").strip('"')
+    assert end != site.management_address
+    assert end in host.check_output("ip -4 -brief address show dev kilonova-tunnel")
+
+    def sent(interface: str) -> int:
+        return int(host.check_output(f"cat /sys/class/net/{interface}/statistics/tx_bytes"))
+
+    before = {name: sent(name) for name in (site.tunnel_interface, site.flat_interface)}
+    count, size = 20, 1200
+    other = guests["addresses"]["kn-tenant-2"]
+    done = in_guest(guests["floating"], f"sudo ping -q -A -c {count} -w 20 -s {size} {other}")
+    assert f"{count} packets received" in done.stdout, done.stdout + done.stderr
+    assert sent(site.tunnel_interface) - before[site.tunnel_interface] > count * size
+    assert sent(site.flat_interface) - before[site.flat_interface] < count * size
 
 
 def test_tenant_guest_reaches_the_outside(guests: dict[str, Any], in_guest: InGuest) -> None:
@@ -171,6 +195,50 @@ print(json.dumps(now.compute_host))
     assert moved != guests["hosts"]["kn-flat-1"]
     address = guests["addresses"]["kn-flat-1"]
     assert _eventually(lambda: in_guest(address, "hostname").stdout.strip() == "kn-flat-1")
+
+
+def test_resize(guests: dict[str, Any], on_cloud: Callable[..., Any], in_guest: InGuest) -> None:
+    """Two guests are resized, which moves both. One is confirmed, the other reverted, which takes it back."""
+    seen = on_cloud(
+        """
+keep, back = ARGUMENTS
+small = nova.find_flavor("m1.small")
+before, there, now = ({}, {}, {})
+def note(where, server):
+    where[server.name] = [server.compute_host, server.flavor.name]
+for name in (keep, back):
+    server = nova.find_server(name, details=True)
+    note(before, settled(server.id))
+    nova.resize_server(server.id, small.id)
+for name in (keep, back):
+    note(there, settled(nova.find_server(name).id, "VERIFY_RESIZE"))
+nova.confirm_server_resize(nova.find_server(keep))
+nova.revert_server_resize(nova.find_server(back))
+for name in (keep, back):
+    note(now, settled(nova.find_server(name).id))
+print(json.dumps([before, there, now]))
+""",
+        "kn-flat-2",
+        "kn-flat-1",
+    )
+    before, there, now = seen
+    for name in ("kn-flat-1", "kn-flat-2"):
+        assert there[name][0] != before[name][0]
+        assert there[name][1] == "m1.small"
+    assert now == {"kn-flat-2": there["kn-flat-2"], "kn-flat-1": before["kn-flat-1"]}
+    # Memory in MiB, less what the kernel keeps to itself, and the disk in sectors.
+    command = "hostname; grep MemTotal /proc/meminfo; cat /sys/class/block/vda/size"
+    for name, memory, disk in (("kn-flat-2", 2048, 20), ("kn-flat-1", 512, 1)):
+        found: list[str] = []
+
+        def answers(address: str = guests["addresses"][name], found: list[str] = found) -> bool:
+            found[:] = in_guest(address, command).stdout.split()
+            return bool(found)
+
+        assert _eventually(answers), name
+        assert found[0] == name
+        assert 0.8 * memory < int(found[2]) / 1024 < memory
+        assert int(found[4]) * 512 == disk * 1024**3
 
 
 def test_live_migration(

@@ -9,6 +9,7 @@ config_files, whose module call is kept instead of sent.
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -75,9 +76,9 @@ class Sample:
         assert isinstance(found, dict)
         return found
 
-    def templar(self, host: str) -> Templar:
-        """A templar with the host's variables."""
-        return Templar(loader=self.loader, variables=self.variables(host))
+    def templar(self, host: str, changes: Mapping[str, Any] | None = None) -> Templar:
+        """A templar with the host's variables, and others than the inventory's."""
+        return Templar(loader=self.loader, variables={**self.variables(host), **(changes or {})})
 
     def services(self, host: str) -> list[dict[str, Any]]:
         """The maps of the services that the host runs."""

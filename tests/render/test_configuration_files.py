@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
+from ansible.template import trust_as_template
 
 from tests.render import rendering
 from tests.render.rendering import PROJECT, SECRET, File
@@ -203,6 +204,114 @@ def test_addresses_are_those_of_the_inventory() -> None:
         "cmp2": "192.0.2.22",
     }
     assert {urlsplit(conf.get("placement", "auth_url")).hostname for conf in nova.values()} == {"192.0.2.10"}
+
+
+def text_of(inventory: str, host: str, dest: str) -> str:
+    """A file's content on one host of a sample inventory."""
+    return next(file.text or "" for file in rendering.load(inventory).files(host) if file.dest == dest)
+
+
+@pytest.mark.parametrize(
+    ("inventory", "host", "outside"),
+    [("all_in_one", "cloud1", "br0"), ("multihost", "ctl1", "eth0"), ("multihost", "cmp1", None)],
+)
+def test_guests_leave_by_the_default_route_and_only_where_they_are_translated(
+    inventory: str, host: str, outside: str | None
+) -> None:
+    rules = re.findall(r'oifname "(\S+)" masquerade', text_of(inventory, host, "/etc/kilonova/nat.nft"))
+    assert rules == [outside] * (outside is not None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "public"),
+    [
+        ({"flat_interface": "eth0"}, "eth0"),
+        ({"flat_interface": "eth1"}, "eth0"),
+        # An earlier run put the bridge over the interface with the default route, or its VLAN has that.
+        ({"flat_interface": "eth0", "preflight_facts": {"default_interface": "br0"}}, "eth0"),
+        ({"flat_interface": "eth0", "preflight_facts": {"default_interface": "eth0.5"}}, "eth0.5"),
+        # The default route moves to the bridge, there is none, or the host was not looked at yet.
+        ({"flat_interface": "eth1", "bridge_method": "static", "bridge_gateway": "192.0.2.1"}, "eth1"),
+        ({"flat_interface": "eth1", "preflight_facts": {"default_interface": ""}}, "eth1"),
+        ({"flat_interface": "eth1", "preflight_facts": {}}, "eth1"),
+    ],
+)
+def test_public_interface_follows_the_default_route(changes: dict[str, Any], public: str) -> None:
+    sample = rendering.load("multihost")
+    assert sample.templar("ctl1", changes).template(trust_as_template("{{ public_interface }}")) == public
+
+
+@pytest.mark.parametrize(
+    ("changes", "physical", "tunnel"),
+    [
+        ({}, 9000, 1600),
+        ({"bridge_mtu": 4000}, 4000, 1600),
+        # Tunnels share the flat network's interface, management's, or one that they have an address on.
+        ({"ovn_chassis_tunnel_interface": ""}, 9000, 9000),
+        ({"ovn_chassis_tunnel_interface": "", "ovn_chassis_bridge_address": ""}, 9000, 1500),
+        ({"ovn_chassis_tunnel_interface": "", "ovn_chassis_bridge_address": "", "flat_interface": "eth0"}, 1500, 1500),
+        (
+            {
+                "ovn_chassis_tunnel_interface": "",
+                "ovn_chassis_bridge_address": "",
+                "ovn_chassis_tunnel_address": "198.18.7.10",
+                "preflight_facts": {
+                    "interfaces": {"eth1": {"mtu": 9000}, "eth2": {"mtu": 1450, "addresses": ["198.18.7.10/24"]}}
+                },
+            },
+            9000,
+            1450,
+        ),
+    ],
+)
+def test_mtu_of_each_network(changes: dict[str, Any], physical: int, tunnel: int) -> None:
+    templar = rendering.load("multihost").templar("ctl1", changes)
+    assert templar.template(trust_as_template("{{ [neutron_physical_mtu, neutron_tunnel_mtu] }}")) == [physical, tunnel]
+
+
+def default_of(role: str, variable: str) -> str:
+    """A default, as Ansible reads it, of a role that not every play has."""
+    text: str = yaml.safe_load((PROJECT / "roles" / role / "defaults/main.yml").read_text())[variable]
+    return trust_as_template(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "interface"),
+    [
+        ({}, "br0"),
+        ({"fixed_gateway": "192.168.1.254"}, "eth0"),
+        ({"fixed_gateway": "192.168.1.254", "flat_interface": "eth0"}, "br0"),
+    ],
+)
+def test_guests_are_looked_for_where_the_controller_reaches_them(changes: dict[str, Any], interface: str) -> None:
+    templar = rendering.load("multihost").templar("ctl1", changes)
+    assert templar.template(default_of("verify", "verify_interface")) == interface
+
+
+def test_a_guest_outside_is_seen_with_an_address_of_the_way_out() -> None:
+    sample = rendering.load("multihost")
+    peers = default_of("verify", "verify_outside_peers")
+    assert sample.templar("ctl1").template(peers) == ["192.0.2.10"]
+    assert sample.templar("ctl1", {"fixed_gateway": "192.168.1.254"}).template(peers) == []
+    bridged = {
+        "default_interface": "br0",
+        "interfaces": {"eth0": {"addresses": ["192.0.2.10/24"]}, "br0": {"addresses": ["198.51.100.7/24"]}},
+    }
+    assert sample.templar("ctl1", {"preflight_facts": bridged}).template(peers) == ["198.51.100.7"]
+
+
+def test_tunnels_have_their_own_bridge_where_they_have_an_interface() -> None:
+    unit = "/etc/systemd/system/kilonova-tunnel.service"
+    own = text_of("multihost", "cmp1", unit)
+    assert "ip link set dev eth2 up" in own
+    assert "ip address add 198.18.0.10/24 dev kilonova-tunnel\n" in own
+    sample = rendering.load("multihost")
+    service = next(service for service in sample.services("cmp1") if service["name"] == "Open vSwitch")
+    files = [item for item in service["files"] if item["dest"] == unit]
+    variables = sample.variables("cmp1") | {"ovn_chassis_tunnel_interface": ""}
+    shared = sample.render("cmp1", service | {"files": files}, variables)[0].text or ""
+    assert "ip address add 198.18.0.10/24 dev br-provider\n" in shared
+    assert "kilonova-tunnel\n" not in shared and "eth2" not in shared
 
 
 @pytest.mark.parametrize("option", ["DEFAULT/debug", "made_up/option"])

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from ansible.module_utils import earlier_calls
 
 
 @pytest.fixture(autouse=True)
@@ -17,3 +18,9 @@ def umask() -> Iterator[None]:
     os.umask(before)
     yield
     os.umask(before)
+
+
+@pytest.fixture(autouse=True)
+def locks(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The modules' locks are in /run, where this user may not write and another run of the tests would be met."""
+    monkeypatch.setattr(earlier_calls, "DIRECTORY", str(tmp_path_factory.mktemp("run")))

@@ -60,7 +60,7 @@ def test_a_wrong_mode_alone_is_mended(tmp_path: Path, capsys: pytest.CaptureFixt
     path.chmod(0o666)
     before = path.stat().st_mtime_ns
     result = run(capsys, entry(path), _ansible_diff=True)
-    assert result["changed_files"] == [str(path)]
+    assert (result["changed_files"], result["written_files"]) == ([str(path)], [])
     assert result["diff"][0]["before"] == "mode: 0666\n" and result["diff"][0]["after"] == "mode: 0640\n"
     assert (path.stat().st_mode & 0o7777, path.stat().st_mtime_ns) == (0o640, before)
 

@@ -30,6 +30,7 @@ class Proxy:
         self.kind = "novnc"
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
+        self._serving: list[threading.Thread] = []
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
@@ -37,6 +38,8 @@ class Proxy:
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         self._thread.join()
+        for serving in self._serving:
+            serving.join()
 
     @property
     def url(self) -> str:
@@ -50,12 +53,18 @@ class Proxy:
                 client, _ = self._socket.accept()
             except OSError:
                 return
-            with client:
-                client.settimeout(1)
-                try:
-                    self._answer(client)
-                except OSError:
-                    continue  # The client has seen enough.
+            # Like the proxies: one that hangs does not keep the others waiting.
+            serving = threading.Thread(target=self._attend, args=(client,))
+            self._serving.append(serving)
+            serving.start()
+
+    def _attend(self, client: socket.socket) -> None:
+        with client:
+            client.settimeout(1)
+            try:
+                self._answer(client)
+            except OSError:
+                return  # The client has seen enough.
 
     def _answer(self, client: socket.socket) -> None:
         head = b""

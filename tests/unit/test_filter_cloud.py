@@ -53,6 +53,49 @@ def test_a_host_runs_the_services_of_its_groups(groups: list[str], names: list[s
     assert [service["name"] for service in cloud.services_of(SERVICES, groups)] == names
 
 
+@pytest.mark.parametrize(
+    ("tags", "names"),
+    [
+        (["all"], ["glance", "nova", "the agent"]),
+        (["tagged"], ["glance", "nova", "the agent"]),
+        (["mariadb"], ["glance", "nova", "the agent"]),
+        (["nova"], ["nova", "the agent"]),
+        (["glance", "verify"], ["glance"]),
+        (["verify"], []),
+    ],
+)
+def test_tags_choose_services(tags: list[str], names: list[str]) -> None:
+    services = [GLANCE, NOVA, {"name": "the agent", "tags": ["nova"]}]
+    assert [service["name"] for service in cloud.services_tagged(services, tags, "mariadb")] == names
+
+
+def test_a_look_at_all_services_finds_those_that_are_as_they_shall_be() -> None:
+    services = [
+        {"name": "a", "files": [{"dest": "/etc/a"}], "units": [{"name": "a.service"}], "after": ["db.service"]},
+        {"name": "b", "files": [{"dest": "/etc/b"}], "units": [{"name": "b.service"}]},
+        {"name": "c", "files": [{"dest": "/etc/c"}]},
+    ]
+    nothing: dict[str, Any] = {"changed_files": []}
+    assert cloud.services_as_wanted(services, nothing, {"started": [], "restarted": []}) == ["a", "b", "c"]
+    assert cloud.services_as_wanted(services, {"changed_files": ["/etc/c"]}, {}) == ["a", "b"]
+    drop_in = "/etc/systemd/system/a.service.d/kilonova.conf"
+    assert cloud.services_as_wanted(services, {"changed_files": [drop_in]}, {}) == ["b", "c"]
+    for verb in ("started", "stopped", "enabled", "disabled", "masked", "unmasked"):
+        assert cloud.services_as_wanted(services, nothing, {verb: ["b.service"]}) == ["a", "c"]
+    restarted = {"restarted": [{"name": "a.service", "reason": "/etc/x changed"}]}
+    assert cloud.services_as_wanted(services, nothing, restarted) == ["b", "c"]
+
+
+def test_files_know_the_role_that_their_templates_are_in() -> None:
+    one = {"name": "nova-compute", "role": "nova_compute", "files": [{"dest": "/etc/x", "src": "x.j2"}]}
+    assert cloud.files_of(one) == [{"dest": "/etc/x", "src": "x.j2", "role": "nova_compute"}]
+    drop_ins = {"name": "nova", "files": [], "units": [{"name": "n.service"}], "after": ["m.service"]}
+    assert [file["dest"] for file in cloud.files_of(drop_ins)] == [
+        "/etc/systemd/system/n.service.d",
+        "/etc/systemd/system/n.service.d/kilonova.conf",
+    ]
+
+
 def test_units_start_at_boot_if_they_run() -> None:
     units = [
         {"name": "a.service", "reads": ["/etc/a"]},
@@ -158,6 +201,18 @@ def test_lines_for_etc_hosts() -> None:
         "10.0.0.14 nova4",
     ]
     assert cloud.hosts_lines(["nova2"], hostvars) == ["10.0.0.12 nova2"]
+
+
+def test_interfaces_and_their_addresses() -> None:
+    interfaces: dict[str, dict[str, list[str]]] = {
+        "eth0": {"addresses": ["10.0.0.11/24", "fd00::11/64"]},
+        "br0": {"addresses": ["192.168.1.1/24"]},
+        "eth1": {"addresses": []},
+    }
+    assert cloud.addresses_on(interfaces, ["br0", "eth0", "eth7", "br0"]) == ["192.168.1.1", "10.0.0.11", "fd00::11"]
+    assert cloud.addresses_on(interfaces, ["eth1"]) == []
+    assert cloud.interface_with(interfaces, "192.168.1.1", "eth1") == "br0"
+    assert cloud.interface_with(interfaces, "10.0.0.1", "eth1") == "eth1"
 
 
 @pytest.mark.parametrize("password", ["secret", ODD, "x" * 200])

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import http.server
@@ -185,6 +186,31 @@ def test_left_over_of_a_killed_build_is_removed(run: Any, built: dict[str, Any])
     left_over.mkdir(parents=True)
     (left_over / "disk.raw").write_text("half")
     assert run(**built)["changed"] and not left_over.exists()
+
+
+def test_build_that_went_on_after_its_run_was_killed_is_taken(
+    run: Any, built: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, lock = Path(built["path"]), fcntl.flock
+    builds = []
+
+    class CountingBuilder(FakeBuilder):
+        def build(self, out: Path) -> None:
+            builds.append(out)
+            super().build(out)
+
+    monkeypatch.setattr(guest_image, "Builder", CountingBuilder)
+
+    def wait_for_the_earlier_call(*arguments: Any) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        assert run(**built)["changed"]
+        lock(*arguments)
+
+    monkeypatch.setattr(fcntl, "flock", wait_for_the_earlier_call)
+    result = run(**built)
+    # One more build would have another salt, and the image in use would change.
+    assert len(builds) == 1
+    assert result["sha256"] == hashlib.sha256(image.read_bytes()).hexdigest()
 
 
 def test_upgrade_compares_versions(run: Any, built: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,15 +4,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import lab_machine
 import pytest
 from ansible.module_utils import lab, lab_life
-from ansible.module_utils.lab_boot import Machine
+from ansible.module_utils.lab_boot import Interface, Machine
 
 
 @pytest.fixture
@@ -162,6 +164,40 @@ def test_changed_address_is_refused(machine: Machine):
         lab_life.check_record(other)
 
 
+def test_changed_interfaces_are_refused(machine: Machine):
+    made(replace(machine, interfaces=(Interface("eth1"), Interface("eth2", "198.18.1.10/24"))))
+    with pytest.raises(lab.LabError, match=r"made with eth1, eth2 198\.18\.1\.10/24 .* says no interface .*lab_inter"):
+        lab_life.check_record(machine)
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "message"),
+    [
+        (["eth0"], "'eth0': beside eth0"),
+        (["ens3"], "'ens3': beside eth0"),
+        (["eth10"], "'eth10': beside eth0"),
+        (["eth1", "eth1"], "each once"),
+        (["eth1 198.18.1.10"], "'198.18.1.10', which is not"),
+        (["eth1 fd00::1/64"], "'fd00::1/64', which is not"),
+        (["eth1 198.18.1.300/24"], "'198.18.1.300/24', which is not"),
+    ],
+)
+def test_bad_interfaces_are_refused(interfaces: list[str], message: str):
+    with pytest.raises(lab.LabError, match=message):
+        lab_machine.check_interfaces([Interface(*text.split()) for text in interfaces])
+
+
+def test_good_interfaces_pass():
+    lab_machine.check_interfaces([])
+    lab_machine.check_interfaces([Interface("eth1"), Interface("eth9", "198.18.1.10/24")])
+
+
+def test_links_are_found_whatever_the_inventory_says_now(machine: Machine, tmp_path: Path):
+    for name in ("kl0f0f0f0f-10", "kl0f0f0f0f3-10", "kl0f0f0f0f3-11", "kl0f0f0f0f", "kl0f0f0f0f3"):
+        (tmp_path / name).touch()
+    assert lab.machine_links(machine, tmp_path) == ["kl0f0f0f0f-10", "kl0f0f0f0f3-10"]
+
+
 @pytest.mark.parametrize("state", ["started", "stopped", "rebooted", "absent"])
 @pytest.mark.parametrize("exists", [True, False])
 def test_check_mode_predicts_and_touches_nothing(machine: Machine, state: str, exists: bool):
@@ -183,3 +219,38 @@ def test_bad_host_names_are_refused(name: str):
 def test_good_host_names_pass():
     for name in ("nova1", "a", "n-1.example.org"):
         lab_machine.check_name(name)
+
+
+def test_a_cgroup_is_removed_once_its_last_processes_have_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    inner = tmp_path / "group/payload/system.slice"
+    inner.mkdir(parents=True)
+    ending, rmdir = [1, 2, 3], os.rmdir
+
+    def busy(path: str) -> None:
+        if path == str(inner) and ending:
+            ending.pop()
+            raise OSError(errno.EBUSY, "Device or resource busy", path)
+        rmdir(path)
+
+    monkeypatch.setattr(os, "rmdir", busy)
+    lab.remove_cgroup(tmp_path / "group")
+    assert not (tmp_path / "group").exists()
+
+
+def test_a_process_that_stays_in_a_cgroup_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group/cgroup.procs").write_text("4711\n")
+
+    def busy(path: str) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy", path)
+
+    monkeypatch.setattr(os, "rmdir", busy)
+    with pytest.raises(lab.LabError, match="processes 4711 stay in it"):
+        lab.remove_cgroup(tmp_path / "group", timeout=0.2)
+
+
+def test_a_cgroup_with_foreign_content_is_an_error_at_once(tmp_path: Path):
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group/file").write_text("")
+    with pytest.raises(OSError, match="not empty"):
+        lab.remove_cgroup(tmp_path / "group")

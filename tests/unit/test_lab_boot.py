@@ -4,15 +4,18 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from ansible.module_utils import lab_boot
+from ansible.module_utils import lab, lab_boot
 
 MACHINE = lab_boot.Machine(
     "1a2b3c4d", "nova1", "10.208.7.10", 24, "10.208.7.1", 1400, "/var/lib/kilonova/lab/1a2b3c4d/machines/nova1"
 )
+WIRED = replace(MACHINE, interfaces=(lab_boot.Interface("eth1"), lab_boot.Interface("eth2", "198.18.1.10/24")))
 V1 = lab_boot.Computer("v1", False, False, ("/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"))
 V2 = lab_boot.Computer("v2", False, False, ("/sys/fs/cgroup",))
 V2_SYSTEMD = lab_boot.Computer("v2", True, True, ("/sys/fs/cgroup",))
@@ -45,22 +48,23 @@ def test_command_joins_the_namespace_first_and_leaves_reboots_to_the_supervisor(
 
 def test_names_fit_the_kernel_limit():
     widest = lab_boot.Machine("ffffffff", "x", "10.223.255.254", 24, "", 1500, "/x")
-    assert widest.link == "klffffffff-254"
-    assert len(widest.link) <= 15
-    assert len(widest.bridge) <= 15
+    assert widest.link() == "klffffffff-254"
+    assert widest.link("eth9") == "klffffffff9-254"
+    assert lab_boot.bridge_name("ffffffff", "eth9") == "klffffffff9"
+    assert len(widest.link("eth9")) <= 15
 
 
 def test_mac_is_stable_unicast_and_local_and_differs_between_labs():
     other = lab_boot.Machine("00000000", "nova1", "10.208.7.10", 24, "", 1400, "/x")
-    assert MACHINE.mac.startswith("02:")
-    assert len(MACHINE.mac) == 17
-    assert MACHINE.mac != other.mac
+    assert MACHINE.mac().startswith("02:")
+    assert len(MACHINE.mac()) == 17
+    assert len({MACHINE.mac(), other.mac(), MACHINE.mac("eth1"), MACHINE.mac("eth2")}) == 4
 
 
 @pytest.mark.parametrize("computer", [V1, V2, V2_SYSTEMD])
 def test_scripts_are_valid_shell(computer):
     scripts = [
-        lab_boot.prepare_script(MACHINE),
+        lab_boot.prepare_script(WIRED),
         lab_boot.boot_script(MACHINE, computer),
         lab_boot.supervise_script(MACHINE),
     ]
@@ -118,6 +122,22 @@ def test_machine_files():
     assert "/dev/kvm 0660 root kvm" in with_kvm["etc/tmpfiles.d/kilonova-lab.conf"]
 
 
+def test_interfaces_beside_eth0_are_configured_only_where_they_have_an_address():
+    text = lab_boot.machine_files(WIRED, V1, "0" * 32, "k")["etc/network/interfaces"]
+    assert text.endswith("\nauto eth2\niface eth2 inet static\n    address 198.18.1.10/24\n")
+    assert "eth1" not in text
+    assert text.count("gateway") == 1
+
+
+def test_machine_comes_back_from_its_record():
+    assert lab_boot.machine_from_record(json.loads(json.dumps(asdict(WIRED)))) == WIRED
+    # Records of machines that were made before there were interfaces beside eth0.
+    old = {name: value for name, value in asdict(MACHINE).items() if name != "interfaces"}
+    assert lab_boot.machine_from_record(old) == MACHINE
+    with pytest.raises(TypeError):
+        lab_boot.machine_from_record({"name": "nova1"})
+
+
 def test_ssh_checks_the_host_key_made_for_the_machine():
     text = lab_boot.ssh_config("/var/lib/kilonova/lab/1a2b3c4d", MACHINE)
     assert "StrictHostKeyChecking yes" in text
@@ -128,3 +148,44 @@ def test_table_is_the_labs_own_and_replaces_itself():
     text = lab_boot.network_table("1a2b3c4d", "10.208.7.0/24")
     assert text.startswith("table ip kilonova_lab_1a2b3c4d\ndelete table ip kilonova_lab_1a2b3c4d\n")
     assert "ip saddr 10.208.7.0/24 ip daddr != 10.208.7.0/24 masquerade" in text
+
+
+UNSHARE = ["unshare", "--user", "--map-root-user", "--net", "--mount", "sh", "-e", "-c"]
+NAMESPACES = "mount -t sysfs sysfs /sys && mount -t tmpfs tmpfs /run"
+
+
+def can_unshare() -> bool:
+    """Whether this user may make network namespaces, and put interfaces into them."""
+    if lab.missing_packages():
+        return False
+    return subprocess.run([*UNSHARE, NAMESPACES], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not can_unshare(), reason="user and network namespaces and the lab's tools are needed")
+def test_each_interface_is_on_a_wire_of_its_own(tmp_path: Path):
+    """The script of two machines, run twice as for a reboot, on a computer that has the lab's first bridge."""
+    other = replace(WIRED, name="nova2", address="10.208.7.11", interfaces=(lab_boot.Interface("eth2"),))
+    for machine in (WIRED, other):
+        (tmp_path / machine.name).write_text(lab_boot.prepare_script(machine))
+    steps = [NAMESPACES, "ip link add kl1a2b3c4d mtu 1400 type bridge", f"cd {tmp_path}"]
+    steps += ["sh nova1", "sh nova2", "sh nova1", "ip -json -details link >links"]
+    steps += [f"ip -json -netns kl1a2b3c4d-{name} link >{name}.links" for name in ("nova1", "nova2")]
+    done = subprocess.run([*UNSHARE, "\n".join(steps)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    links = {link["ifname"]: link for link in json.loads((tmp_path / "links").read_text())}
+    assert {name: link["master"] for name, link in links.items() if "master" in link} == {
+        "kl1a2b3c4d-10": "kl1a2b3c4d",
+        "kl1a2b3c4d-11": "kl1a2b3c4d",
+        "kl1a2b3c4d1-10": "kl1a2b3c4d1",
+        "kl1a2b3c4d2-10": "kl1a2b3c4d2",
+        "kl1a2b3c4d2-11": "kl1a2b3c4d2",
+    }
+    for wire in ("kl1a2b3c4d1", "kl1a2b3c4d2"):
+        assert {"UP", "NOARP"} <= set(links[wire]["flags"])
+        assert links[wire]["mtu"] == 1400
+    inside = {link["ifname"]: link for link in json.loads((tmp_path / "nova1.links").read_text())}
+    assert {name: link["address"] for name, link in inside.items() if name != "lo"} == {
+        name: WIRED.mac(name) for name in ("eth0", "eth1", "eth2")
+    }
+    assert {link["mtu"] for name, link in inside.items() if name != "lo"} == {1400}
+    assert [link["ifname"] for link in json.loads((tmp_path / "nova2.links").read_text())] == ["lo", "eth0", "eth2"]

@@ -10,13 +10,14 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lab_computer
 import pytest
 from ansible.module_utils import lab
-from ansible.module_utils.lab_boot import Machine
+from ansible.module_utils.lab_boot import Interface, Machine
 from ansible.module_utils.testing import patch_module_args
 
 LAB_ID = "0f0f0f0f"
@@ -103,10 +104,12 @@ def test_directory_is_closed_and_keeps_its_key(state: Path) -> None:
 
 
 def test_machines_are_found_even_if_half_made(state: Path) -> None:
-    whole = Machine(LAB_ID, "nova1", "10.208.7.10", 24, "10.208.7.1", 1400, str(state / LAB_ID / "machines/nova1"))
+    directory = str(state / LAB_ID / "machines/nova1")
+    eth1 = (Interface("eth1"),)
+    whole = Machine(LAB_ID, "nova1", "10.208.7.10", 24, "10.208.7.1", 1400, directory, eth1)
     for name in ("nova1", "nova2", "nova3"):
         (state / LAB_ID / "machines" / name).mkdir(parents=True)
-    (state / LAB_ID / "machines/nova1/machine.json").write_text(json.dumps(vars(whole)))
+    (state / LAB_ID / "machines/nova1/machine.json").write_text(json.dumps(asdict(whole)))
     (state / LAB_ID / "machines/nova2/machine.json").write_text("{")
     found = lab_computer.machines(LAB_ID)
     assert found[0] == whole

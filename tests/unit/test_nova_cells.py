@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import unquote
 
+import nova_cells
 import pytest
 from ansible.module_utils.nova_cell_state import (
     CELL0_TRANSPORT,
@@ -20,8 +23,9 @@ from ansible.module_utils.nova_cell_state import (
     unmapped,
     waiting_for,
 )
+from ansible.module_utils.service_tool import ServiceTool, ToolError
 from ansible.module_utils.service_urls import database_url, transport_url
-from nova_cells import wanted_cells
+from nova_cells import NovaManage, wanted_cells
 
 UGLY = "@:/%$#'\"\\ "
 ZERO = Cell("cell0", database_url("nova", UGLY, "db", "nova_cell0"), CELL0_TRANSPORT, CELL0_UUID)
@@ -88,3 +92,14 @@ def test_wrong_parameters_are_explained() -> None:
         wanted_cells({**params, "cells": [entry]})
     with pytest.raises(ValueError, match="the connection of the API database cannot be used: the scheme"):
         wanted_cells({**params, "api_connection": "sqlite://"})
+
+
+def test_a_cell_that_a_killed_run_made_meanwhile_is_not_made_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nova_cells, "ServiceTool", functools.partial(ServiceTool, run_directory=str(tmp_path / "run")))
+    manage = NovaManage(ONE.connection)
+    assert manage(ONE, "create_cell", "--name", "cell1", unless=lambda: ONE_MAPPED) == ""
+    # There is no nova here: what goes on to the tool ends with that.
+    with pytest.raises(ToolError):
+        manage(ONE, "create_cell", "--name", "cell1", unless=lambda: None)

@@ -30,6 +30,7 @@ class Module:
     def __init__(self, clouds_file: Path, cloud: str = "admin", timeout: int = 5) -> None:
         self.params = {"cloud": cloud, "clouds_file": str(clouds_file), "api_timeout": timeout}
         self.no_log_values: set[str] = set()
+        self.check_mode = False
 
     def fail_json(self, msg: str, **result: Any) -> None:
         raise Failed(msg)

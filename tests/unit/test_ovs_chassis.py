@@ -101,7 +101,9 @@ def state(tables: dict[str, str]) -> ovs_chassis.State:
 
 
 def planned(tables: dict[str, str], **wanted: Any) -> list[list[str]]:
-    commands, _, _ = ovs_chassis.plan(state(tables), {"external_ids": {}, "managers": None, "bridges": []} | wanted)
+    defaults = {"datapath_type": "system", "ports": [], "exclusive": False, "state": "present"}
+    wanted["bridges"] = [defaults | bridge for bridge in wanted.get("bridges", [])]
+    commands, _, _ = ovs_chassis.plan(state(tables), {"external_ids": {}, "managers": None} | wanted)
     return commands
 
 
@@ -154,6 +156,25 @@ def test_a_value_that_looks_like_notation_stays_text() -> None:
             {"bridges": [{"name": "br-int", "datapath_type": "netdev", "ports": ["br-int", "ovs-br0"]}]},
             [["--if-exists", "del-port", "ovs-br0"], ["add-port", "br-int", "ovs-br0"]],
         ),
+        # Others' ports are taken out of a bridge that is ours alone, its own port never.
+        (
+            {"bridges": [{"name": "br-provider", "datapath_type": "netdev", "ports": ["eth2"], "exclusive": True}]},
+            [
+                ["--if-exists", "del-port", "eth2"],
+                ["add-port", "br-provider", "eth2"],
+                ["--if-exists", "del-port", "br-provider", "ovs-br0"],
+            ],
+        ),
+        (
+            {
+                "bridges": [
+                    {"name": "br-int", "datapath_type": "netdev", "ports": ["tap37cc4e90-50"], "exclusive": True}
+                ]
+            },
+            [],
+        ),
+        ({"bridges": [{"name": "br-provider", "state": "absent"}]}, [["--if-exists", "del-br", "br-provider"]]),
+        ({"bridges": [{"name": "br-other", "ports": ["eth2"], "state": "absent"}]}, []),
     ],
 )
 def test_plan_from_a_joined_host(wanted: dict[str, Any], commands: list[list[str]]) -> None:
@@ -204,6 +225,13 @@ def test_check_mode_before_open_vswitch_is_installed(
     monkeypatch.setenv("PATH", str(tmp_path))
     result = run(capsys, **ARGUMENTS, _ansible_check_mode=True)
     assert result["changed"] is True and len(result["changes"]) == 6
+
+
+def test_check_mode_does_not_know_what_a_stopped_database_holds(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    # The substitute has no tables to show, and fails.
+    result = run(capsys, **ARGUMENTS, _ansible_check_mode=True)
+    assert (result["changed"], result["changes"]) == (False, [])
+    assert result["not_looked_at"].startswith("Open vSwitch's database could not be looked at: ")
 
 
 def test_a_refusal_is_shown_with_the_servers_logs(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:

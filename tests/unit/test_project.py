@@ -50,7 +50,9 @@ def test_scripts_can_be_executed() -> None:
     assert [relative(path) for path in scripts if not path.stat().st_mode & stat.S_IXUSR] == []
 
 
-@pytest.mark.parametrize("script", ["tools/setup", "tools/pins", "tools/molecule-test", ".ci/run"])
+@pytest.mark.parametrize(
+    "script", ["tools/setup", "tools/pins", "tools/molecule-test", "tools/bench/baseline.sh", ".ci/run"]
+)
 def test_shell_scripts_parse(script: str) -> None:
     subprocess.run(["bash", "-n", str(PROJECT / script)], check=True)
 

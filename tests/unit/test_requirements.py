@@ -42,6 +42,7 @@ def used_collections() -> set[str]:
         "roles/**/*.yml",
         "molecule/**/*.yml",
         "tools/*.py",
+        "tools/bench/*.py",
     ):
         text += "".join(path.read_text() for path in PROJECT.glob(pattern) if path.is_file())
     named = re.findall(r"\b((?:ansible|community|openstack)\.[a-z_]+)\.[a-z_]+\b", text)

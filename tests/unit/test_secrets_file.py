@@ -77,6 +77,13 @@ def test_secrets_are_generated_once(run: Run, path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["secrets.yml"]
 
 
+def test_what_a_killed_run_was_writing_is_removed(run: Run, path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    (path.parent / ".secrets.yml.x1y2").write_text("half_passw")
+    assert run("a_password")["changed"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["secrets.yml"]
+
+
 def test_existing_secrets_are_never_changed(run: Run, path: Path) -> None:
     existing = {"odd_password": ODD, "number_password": 1234, "empty_password": "", "unknown": "kept"}
     written(path, yaml.safe_dump(existing))

@@ -231,7 +231,9 @@ def run(capsys: pytest.CaptureFixture[str], **arguments: Any) -> dict[str, Any]:
     return dict(json.loads(capsys.readouterr().out))
 
 
-def test_all_units_start_in_one_job(fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_runs_is_restarted_and_what_does_not_is_started(
+    fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     new = stamp(tmp_path / "new", STARTED + 1)
     up = [unit(), unit()]
     fake.states([unit(), unit(ActiveState="failed", UnitFileState="disabled")], up)
@@ -240,7 +242,9 @@ def test_all_units_start_in_one_job(fake: Fake, tmp_path: Path, capsys: pytest.C
     assert fake.calls() == [
         "enable --quiet -- y.service",
         "reset-failed -- x.service y.service",
-        "restart --no-block -- x.service y.service",
+        "restart --no-block -- x.service",
+        # A restart would reach units that are PartOf= it and have only just been started.
+        "start --no-block -- y.service",
     ]
     assert result["changed"] is True
     assert (result["started"], result["enabled"]) == (["y.service"], ["y.service"])
@@ -253,6 +257,30 @@ def test_check_mode_changes_nothing(fake: Fake, capsys: pytest.CaptureFixture[st
     result = run(capsys, units=[{"name": "x", "enabled": True}], _ansible_check_mode=True)
     assert (result["changed"], result["started"], result["enabled"]) == (True, ["x.service"], ["x.service"])
     assert fake.calls() == []
+
+
+@pytest.mark.parametrize(
+    ("pending", "restarts"),
+    [
+        ("/etc/x/x.conf", True),
+        ("/etc/x/conf.d/new.conf", True),
+        ("/etc/systemd/system/x.service.d/kilonova.conf", True),
+        ("/etc/systemd/system/x.service", True),
+        ("/etc/x/x.conf.d", False),
+        ("/etc/y", False),
+    ],
+)
+def test_a_dry_run_knows_what_its_files_would_restart(
+    fake: Fake, capsys: pytest.CaptureFixture[str], pending: str, restarts: bool
+) -> None:
+    units = [{"name": "x", "reads": ["/etc/x/x.conf", "/etc/x/conf.d"]}]
+    fake.states([unit()], [])
+    result = run(capsys, units=units, pending=[pending], _ansible_check_mode=True)
+    assert result["restarted"] == ([{"name": "x.service", "reason": f"{pending} changed"}] if restarts else [])
+    assert fake.calls() == []
+    # In a real run the files themselves tell.
+    fake.states([unit()], [])
+    assert run(capsys, units=units, pending=[pending])["changed"] is False
 
 
 def test_nothing_to_do_calls_nothing(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
@@ -312,7 +340,7 @@ def test_a_further_socket_of_a_running_service(fake: Fake, capsys: pytest.Captur
     fake.states([first, new], [first, listening])
     run(capsys, units=[{"name": "x.socket"}, {"name": "x-tls.socket"}])
     assert "stop -- x.socket x.service" in fake.calls()
-    assert "restart --no-block -- x-tls.socket x.socket x.service" in fake.calls()
+    assert "start --no-block -- x-tls.socket x.socket x.service" in fake.calls()
 
 
 def test_a_socket_restarts_with_its_service(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
@@ -323,5 +351,5 @@ def test_a_socket_restarts_with_its_service(fake: Fake, capsys: pytest.CaptureFi
         "daemon-reload",
         "stop -- x.socket x.service",
         "reset-failed -- x.socket",
-        "restart --no-block -- x.socket x.service",
+        "start --no-block -- x.socket x.service",
     ]
