@@ -464,6 +464,11 @@ def arguments_of(given: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
+def ended(*_: Any) -> None:
+    """A measurement that is ended from outside removes what it made, too."""
+    raise Failed("ended by SIGTERM")
+
+
 def main() -> int:
     """Measure and show. Returns 1 when a step failed or a run changed what it should not."""
     options = arguments_of()
@@ -472,8 +477,7 @@ def main() -> int:
         return 0
     DIRECTORY.mkdir(parents=True, exist_ok=True)
     bench = Bench(options)
-    # A measurement that is ended removes what it made, too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, ended)
     try:
         bench.run()
     except (Failed, subprocess.TimeoutExpired) as error:

@@ -52,13 +52,14 @@ def test_inventory_keeps_the_addresses_of_those_that_are_there() -> None:
     assert machines(4)[: len(machines(2))] == machines(2) == ["ctl1", "cmp1", "cmp2"]
 
 
-def test_inventory_is_shaped_like_that_of_the_scenario() -> None:
+def test_inventory_has_the_groups_and_variables_of_other_labs() -> None:
     ours = bench_scale.inventory(PROJECT, ["cmp1", "cmp2"])["all"]["children"]
-    theirs = yaml.safe_load((PROJECT / "molecule/multihost/inventory/hosts.yml").read_text())["all"]["children"]
+    lab = yaml.safe_load((PROJECT / "inventory/lab/hosts.yml").read_text())["all"]["children"]
+    scenario = yaml.safe_load((PROJECT / "molecule/multihost/inventory/hosts.yml").read_text())["all"]["children"]
     assert {name: set(group["hosts"]) for name, group in ours.items()} == {
-        name: set(group["hosts"]) for name, group in theirs.items()
+        name: set(group["hosts"]) for name, group in scenario.items()
     }
-    assert set(ours["lab"]["vars"]) == set(theirs["lab"]["vars"])
+    assert set(ours["lab"]["vars"]) == set(lab["lab"]["vars"])
 
 
 def test_memory_that_is_available() -> None:
