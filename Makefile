@@ -82,6 +82,12 @@ bench: ## Compare site.yml with a deployment by hand, and with its next runs (RO
 	@$(BIN)/python -m tools.bench --rounds $(ROUNDS) --only '$(ONLY)' --args '$(ARGS)' $(if $(KEEP),--keep) \
 		$(if $(filter file,$(origin INVENTORY)),,--inventory $(INVENTORY))
 
+.PHONY: bench-scale
+bench-scale: ## Measure what grows with the number of computes, on lab machines, into .cache/bench-scale
+	@[ "$$(id -u)" = 0 ] || { echo "make bench-scale: its hosts are lab machines, which only root may create." >&2; exit 1; }
+	@$(MAKE) setup
+	@$(BIN)/python -m tools.bench_scale $(ARGS)
+
 # ---------------------------------------------------------------- checks and tests
 CHECKS := check-yaml check-ansible check-python check-types check-unit
 
