@@ -16,8 +16,9 @@ description:
   - Prints nothing but the report of C(playbooks/drift.yml), whose last task M(drift_report) judges what is remembered.
 options:
   record_file:
-    description: File to which the list is written as JSON at the end of the run. Nothing is written without it.
-    type: path
+    description: File to which the list is written as JSON at the end of the run. Nothing is written where it is empty.
+    type: str
+    default: ""
     env:
       - name: KILONOVA_CHANGES_FILE
     ini:
@@ -137,4 +138,4 @@ class CallbackModule(CallbackBase):
                 self._display.display(line)
         path = self.get_option("record_file")
         if path:
-            write(Path(path), RECORD)
+            write(Path(path).expanduser(), RECORD)

@@ -55,7 +55,7 @@ def run(tmp_path: Path, *arguments: str, record: str = "") -> subprocess.Complet
     (tmp_path / "kept").write_text("same\n")
     (tmp_path / "kept").chmod(0o644)
     environment = {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
-    environment |= {"KILONOVA_CHANGES_FILE": record} if record else {}
+    environment["KILONOVA_CHANGES_FILE"] = record
     python = f"ansible_python_interpreter={sys.executable}"
     return subprocess.run(
         [sys.executable, "-m", "ansible", "playbook", "-i", "a1,", "-c", "local", "-e", python, "play.yml", *arguments],
@@ -153,3 +153,10 @@ def test_the_module_refers_to_its_action_plugin(capsys: pytest.CaptureFixture[st
     with patch_module_args({}), pytest.raises(SystemExit):
         documented.main()
     assert "works through its action plugin" in capsys.readouterr().out
+
+
+def test_nothing_is_written_where_the_name_of_the_record_is_empty(tmp_path: Path) -> None:
+    done = run(tmp_path, "--check", record="")
+    assert done.returncode == 2, done.stdout
+    assert "Callback dispatch" not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "play.yml"]
