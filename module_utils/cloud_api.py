@@ -32,7 +32,7 @@ LAYER_UNITS: dict[str, tuple[str, ...]] = {
     "Nova scheduler": ("nova-scheduler",),
     "Nova conductor": ("nova-conductor",),
     "Nova compute": ("nova-compute",),
-    "Neutron": ("neutron-api", "neutron-rpc-server"),
+    "Neutron": ("neutron-api", "neutron-ovn-maintenance-worker"),
     "OVN": ("ovn-controller", "ovn-northd"),
     "OVN metadata agent": ("neutron-ovn-metadata-agent",),
     "libvirt": ("libvirtd",),

@@ -22,7 +22,7 @@ packages="
  mariadb-server rabbitmq-server memcached python3-pymysql python3-memcache crudini
  keystone glance-api placement-api nova-api nova-conductor nova-scheduler nova-consoleproxy novnc
  nova-compute nova-compute-qemu qemu-system-x86 qemu-utils libvirt-clients
- neutron-api neutron-rpc-server neutron-ovn-metadata-agent ovn-central ovn-host openvswitch-switch
+ neutron-api neutron-ovn-metadata-agent ovn-central ovn-host openvswitch-switch
  bridge-utils nftables python3-openstackclient python3-openstacksdk
 "
 
@@ -180,7 +180,6 @@ configure /etc/neutron/neutron.conf <<END
 core_plugin = ml2
 service_plugins = segments
 transport_url = $queue
-rpc_workers = 1
 [database]
 connection = mysql+pymysql://neutron:pw@127.0.0.1/neutron
 $(login keystone_authtoken neutron)
@@ -270,7 +269,12 @@ ovs-vsctl set-manager ptcp:6640:127.0.0.1 \
 
 stage services
 systemctl restart libvirtd.socket glance-api placement-api nova-api nova-api-metadata nova-conductor nova-scheduler \
-    nova-novncproxy neutron-api neutron-rpc-server neutron-ovn-metadata-agent nova-compute
+    nova-novncproxy neutron-api neutron-ovn-metadata-agent nova-compute
+# Debian has no units for these.
+for worker in neutron-ovn-maintenance-worker neutron-periodic-workers; do
+    systemd-run --quiet --unit "$worker" --uid neutron --gid neutron "$worker" \
+        --config-file /etc/neutron/neutron.conf --config-file /etc/neutron/plugins/ml2/ml2_conf.ini
+done
 until openstack compute service list -f value 2>/dev/null | grep -q 'nova-compute.*up'; do sleep 1; done
 as nova 'nova-manage cell_v2 discover_hosts' >/root/baseline-cells.log 2>&1
 
