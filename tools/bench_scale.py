@@ -318,8 +318,6 @@ class Bench:
                     break
                 each = self.start_simulated(present, count)
                 present = count
-            if present and self.options.burst:
-                self.spread_burst()
         finally:
             self.remove_simulated()
 
@@ -356,19 +354,6 @@ class Bench:
                 raise Failed(
                     f"only {up['up']} of {count} simulated computes are up, {up['providers']} providers:\n{log}"
                 )
-
-    def spread_burst(self) -> None:
-        """The burst again, with an option that lets the scheduler choose among equals at random."""
-        spread = {"nova_conf_overrides": {"filter_scheduler": {"shuffle_best_same_weighed_hosts": True}}}
-        only = ["--tags", "nova", "--limit", CONTROLLER]
-        try:
-            self.playbook("spread", "site.yml", *only, "--extra-vars", json.dumps(spread))
-            burst = self.burst()
-        finally:
-            self.playbook("spread-undone", "site.yml", *only)
-        self.results["sizes"][-1]["burst_spread"] = burst
-        self.save()
-        self.say(f"{burst['active']} of {burst['asked']} servers, spread at random, after {burst['seconds']} s")
 
     def burst(self) -> dict[str, Any]:
         return self.probe(CONTROLLER, "burst", "--count", str(self.options.burst), "--prefix", PREFIX)

@@ -198,19 +198,18 @@ def bursts_table(results: dict[str, Any]) -> str:
     """What users wait for: many servers at once."""
     rows = []
     for size in results["sizes"]:
-        for key, name in (("burst", ""), ("burst_spread", " (shuffled)")):
-            burst = size.get(key)
-            if burst:
-                rows.append(
-                    [
-                        f"{size['simulated']}{name}",
-                        f"{burst['active']}/{burst['asked']}",
-                        burst["requests_seconds"],
-                        burst["seconds"],
-                        burst["computes_used"],
-                        burst["delete_seconds"],
-                    ]
-                )
+        burst = size.get("burst")
+        if burst:
+            rows.append(
+                [
+                    size["simulated"],
+                    f"{burst['active']}/{burst['asked']}",
+                    burst["requests_seconds"],
+                    burst["seconds"],
+                    burst["computes_used"],
+                    burst["delete_seconds"],
+                ]
+            )
     heading = (
         "Simulated computes",
         "servers ACTIVE",
