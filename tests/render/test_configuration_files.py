@@ -173,6 +173,16 @@ def bound(text: str) -> list[str]:
     return re.findall(r"^\s*bind\s+\S+:(\d+)", text, re.MULTILINE)
 
 
+def test_applications_that_are_not_thread_safe_have_one_thread(rendered: Files) -> None:
+    # Nova and Neutron run under eventlet; Keystone makes its policy enforcer at the first request, without a lock.
+    threads = {
+        Path(file.dest).name: ini(text)["uwsgi"]["threads"]
+        for _, file, text in texts(rendered)
+        if re.fullmatch(r"(keystone|nova-api|neutron-api)-uwsgi\.ini", Path(file.dest).name)
+    }
+    assert threads == {"keystone-uwsgi.ini": "1", "nova-api-uwsgi.ini": "1", "neutron-api-uwsgi.ini": "1"}
+
+
 def test_no_two_services_write_one_file(rendered: Files) -> None:
     for host, files in rendered.items():
         written = [file.dest for file in files]
