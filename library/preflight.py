@@ -63,6 +63,11 @@ options:
     description: Seconds by which the host's clock may differ from that of the computer that runs Ansible.
     type: int
     required: true
+  paths:
+    description: Files and directories on the host of which the fact says whether they exist (C(present)).
+    type: list
+    elements: path
+    default: []
 attributes:
   check_mode:
     description: Changes nothing in either mode.

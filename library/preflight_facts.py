@@ -16,7 +16,12 @@ description:
     routes, the output of C(ip -json); it changes nothing.
   - What cannot be found out is C(null) or empty and is never an error, so that the checks that read the result can say
     what is missing.
-options: {}
+options:
+  paths:
+    description: Files and directories of which C(present) says whether they exist.
+    type: list
+    elements: path
+    default: []
 attributes:
   check_mode:
     support: full
@@ -35,6 +40,7 @@ author:
 EXAMPLES = r"""
 - name: Look at the host
   preflight_facts:
+    paths: [/var/lib/images/guest.qcow2]
   register: look
 
 - name: Use the fact that the preflight role sets from it
@@ -72,6 +78,9 @@ facts:
     python: 3.13.5
     ssh_host_key: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGwX root@node1
     deployed: false
+    hosts_file: "127.0.0.1 localhost\n"
+    shells: {root: /bin/bash, nova: /bin/sh}
+    present: [/var/lib/images/guest.qcow2]
 """
 
 import contextlib
@@ -81,9 +90,11 @@ import ipaddress
 import json
 import os
 import platform
+import pwd
 import re
 import subprocess
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -295,7 +306,7 @@ def python3_apt() -> bool:
     return any(os.path.isdir(f"{path}/apt") for path in ("/usr/lib/python3/dist-packages",))
 
 
-def collect() -> dict[str, Any]:
+def collect(paths: Sequence[str] = ()) -> dict[str, Any]:
     """Everything, see RETURN."""
     interface, gateway = default_route(run_json(["ip", "-json", "-4", "route", "show", "default"]))
     usable, reason = kvm()
@@ -321,6 +332,9 @@ def collect() -> dict[str, Any]:
         "python": platform.python_version(),
         "ssh_host_key": read("/etc/ssh/ssh_host_ed25519_key.pub"),
         "deployed": os.path.isdir(STATE_DIRECTORY),
+        "hosts_file": read("/etc/hosts"),
+        "shells": {user.pw_name: user.pw_shell for user in pwd.getpwall()},
+        "present": [path for path in paths if os.path.exists(path)],
     }
     with contextlib.suppress(OSError):
         facts["listeners"] = listeners()
@@ -331,8 +345,10 @@ def collect() -> dict[str, Any]:
 
 def main() -> None:
     """Entry point of the module."""
-    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
-    module.exit_json(changed=False, facts=collect())
+    module = AnsibleModule(
+        argument_spec={"paths": {"type": "list", "elements": "path", "default": []}}, supports_check_mode=True
+    )
+    module.exit_json(changed=False, facts=collect(module.params["paths"]))
 
 
 if __name__ == "__main__":

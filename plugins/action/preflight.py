@@ -44,6 +44,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "minimum_disk_mib": {"type": "int", "required": True},
     "minimum_disk_deployed_mib": {"type": "int", "required": True},
     "maximum_clock_skew": {"type": "int", "required": True},
+    "paths": {"type": "list", "elements": "path", "default": []},
 }
 RANGE_SUFFIXES = ("_range", "_cidr", "_subnet")
 
@@ -69,7 +70,8 @@ class ActionModule(ActionBase):
         _, self._arguments = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
         # The connection is made before the clock is looked at: making it can take seconds.
         before = time.time()
-        answer = self._execute_module(module_name="preflight_facts", module_args={}, task_vars=variables)
+        wanted = {"paths": self._arguments["paths"]}
+        answer = self._execute_module(module_name="preflight_facts", module_args=wanted, task_vars=variables)
         after = time.time()
         if answer.get("failed") or "facts" not in answer:
             result.update(answer)

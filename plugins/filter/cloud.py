@@ -41,7 +41,7 @@ def services_as_wanted(
         service["name"]
         for service in services
         if paths.isdisjoint(file["dest"] for file in files_of(service))
-        and names.isdisjoint(unit["name"] for unit in service.get("units", []))
+        and names.isdisjoint(unit["name"] for unit in looked_at_units_of(service))
     ]
 
 
@@ -52,6 +52,11 @@ def units_of(service: Mapping[str, Any]) -> list[dict[str, Any]]:
         | {key: value for key, value in unit.items() if key != "drop_in"}
         for unit in service.get("units", [])
     ]
+
+
+def looked_at_units_of(service: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All units of a service: with those that its role starts itself, later (C(later_units))."""
+    return units_of(service) + list(service.get("later_units", []))
 
 
 def files_of(service: Mapping[str, Any], checked: bool = True) -> list[dict[str, Any]]:
@@ -209,6 +214,7 @@ class FilterModule:
             "first_host": first_host,
             "hosts_lines": hosts_lines,
             "interface_with": interface_with,
+            "looked_at_units_of": looked_at_units_of,
             "prefix_length": prefix_length,
             "probe_servers": probe_servers,
             "rabbitmq_password_hash": rabbitmq_password_hash,

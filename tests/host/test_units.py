@@ -87,3 +87,11 @@ def test_no_service_restarts_again_and_again(host: Any) -> None:
 @pytest.mark.on("controller", "compute")
 def test_no_guard_against_starting_services_is_left(host: Any) -> None:
     assert not host.file("/usr/sbin/policy-rc.d").exists
+
+
+@pytest.mark.parametrize("unit", ["keystone", "placement-api", "nova-api"])
+def test_workers_share_what_the_first_process_imported(host: Any, unit: str) -> None:
+    # A module that cannot be imported is no more than a line in uWSGI's log, and a process that has imported nothing.
+    main = host.run(f"systemctl show --property=MainPID --value {unit}").stdout.strip()
+    resident = host.run(f"awk '/^VmRSS:/ {{ print $2 }}' /proc/{main}/status").stdout.strip()
+    assert int(resident) > 40 * 1024

@@ -90,6 +90,12 @@ def test_a_directory_that_is_read_holds_its_files_only() -> None:
     assert bench.units_reading("/etc/xy", [service]) == set()
 
 
+def test_a_computes_own_units_are_not_the_control_plane() -> None:
+    found = bench.units_of_computes(bench.service_maps())
+    assert {"libvirtd.service", "nova-compute.service", "neutron-ovn-metadata-agent.service"} <= found
+    assert not {"nova-api.service", "ovs-vswitchd.service", "mariadb.service"} & found
+
+
 def test_report_of_a_benchmark_that_came_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "OUTPUT", tmp_path)
     call = bench.Bench("abcd", 3, keep=False)
@@ -225,13 +231,13 @@ ROUNDS: list[dict[str, Any]] = [
         "a": {"seconds": 200.0},
         "b": {"seconds": 300.0, "whole": 360.0},
         "c": {"seconds": 30.0},
-        "memory": {"kib": 2**21},
+        "memory": {"kib": 2**21, "control_plane_kib": 2**20},
     },
     {
         "a": {"seconds": 250.0},
         "b": {"seconds": 250.0, "whole": 310.0},
         "c": {"seconds": 20.0},
-        "memory": {"kib": 2**21},
+        "memory": {"kib": 2**21, "control_plane_kib": 2**20},
     },
     {"a": {"seconds": 220.0}, "b": {"seconds": 440.0, "whole": 500.0}, "c": {"seconds": 22.0}, "d": {"seconds": 33.0}},
 ]
@@ -248,10 +254,12 @@ def test_ratios_are_those_of_each_round() -> None:
 def test_table_shows_what_was_measured() -> None:
     lines = figures.table(ROUNDS).splitlines()
     assert lines[1].split()[:4] == ["a,", "s", "200.0", "220.0"]
-    assert [line.split()[0] for line in lines[1:]] == ["a,", "b,", "b", "c,", "d,", "b/a", "c/b", "d/c", "memory,GiB"]
+    names = ["a,", "b,", "b", "c,", "d,", "b/a", "c/b", "d/c", "memory,GiB", "all,"]
+    assert [line.split()[0] for line in lines[1:]] == names
     assert lines[3].split()[:6] == ["b", "end,", "s", "310.0", "360.0", "500.0"]
     assert lines[4].split()[2:7] == ["20.0", "22.0", "30.0", "<=", "20.0"]
-    assert lines[-1].split()[:4] == ["memory,GiB", "2.00", "2.00", "2.00"]
+    assert lines[-2].split()[:6] == ["memory,GiB", "1.00", "1.00", "1.00", "<=", "2.50"]
+    assert lines[-1].split()[:5] == ["all,", "GiB", "2.00", "2.00", "2.00"]
     assert len(figures.table([{"c": {"seconds": 1.0}}]).splitlines()) == 2
 
 

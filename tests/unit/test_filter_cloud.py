@@ -112,6 +112,14 @@ def test_units_start_at_boot_if_they_run() -> None:
     ]
 
 
+def test_units_that_a_role_starts_later_are_looked_at_with_the_others() -> None:
+    service = {"name": "a", "files": [], "units": [{"name": "a.service"}], "later_units": [{"name": "b.service"}]}
+    assert cloud.looked_at_units_of(service) == [{"name": "a.service", "enabled": True}, {"name": "b.service"}]
+    assert cloud.units_of(service) == [{"name": "a.service", "enabled": True}]
+    assert cloud.services_as_wanted([service], {}, {"started": ["b.service"]}) == []
+    assert cloud.services_as_wanted([service], {}, {}) == ["a"]
+
+
 def test_a_service_that_needs_others_gets_a_drop_in_for_each_unit() -> None:
     units = [{"name": "a.service"}, {"name": "b.service"}]
     assert cloud.boot_drop_ins({"units": units}) == []

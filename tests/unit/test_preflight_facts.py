@@ -147,7 +147,10 @@ def test_run_json_without_the_program_is_empty() -> None:
 
 
 def test_collect_is_complete() -> None:
-    facts = preflight_facts.collect()
+    facts = preflight_facts.collect(["/proc/self", "/nonexistent"])
+    assert facts["present"] == ["/proc/self"]
+    assert facts["shells"]["root"]
+    assert "localhost" in facts["hosts_file"]
     assert facts["cpus"] >= 1
     assert facts["memory_mib"] > 0
     assert facts["interfaces"]["lo"]["kind"] == "loopback"

@@ -95,6 +95,11 @@ def units_reading(path: str, services: Sequence[Mapping[str, Any]]) -> set[str]:
     }
 
 
+def units_of_computes(services: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The units that a host has because it is a compute, and not because it is a controller."""
+    return {unit["name"] for service in services if service["groups"] == ["compute"] for unit in service["units"]}
+
+
 def service_maps() -> list[dict[str, Any]]:
     """The maps of all roles, as far as they are data and no templates."""
     found = []
@@ -212,9 +217,12 @@ class Bench:
             if units:
                 self.problem(f"a run with nothing to do restarted on {host}: {', '.join(units)}")
         (memory,) = cloud.state("controller[0]", "memory", str(MEMORY_LIMIT)).values()
+        other = units_of_computes(service_maps())
+        memory["control_plane_kib"] = sum(kib for unit, kib in memory["cloud"].items() if unit not in other)
         self.rounds[-1]["memory"] = memory
         kept = "" if memory["steady"] else f", not steady after {MEMORY_LIMIT} s"
-        self.say(f"    {memory['kib'] / 2**20:6.2f} GiB of memory{kept}")
+        plane = f"{memory['control_plane_kib'] / 2**20:.2f} of it the control plane's"
+        self.say(f"    {memory['kib'] / 2**20:6.2f} GiB of memory, {plane}{kept}")
 
     def one_option(self, cloud: Cloud) -> None:
         controller = next(iter(cloud.hosts("controller")), "")
