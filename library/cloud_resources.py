@@ -490,12 +490,7 @@ def main() -> None:
             check_mode=module.check_mode,
             server_timeout=module.params["server_timeout"],
         )
-        work.flavors(wanted["flavors"])
-        work.images(wanted["images"])
-        work.networks(wanted["networks"])
-        work.rules(wanted["security_group_rules"])
-        work.keypairs(wanted["keypairs"])
-        servers = work.servers(wanted["servers"])
+        servers = work.everything(wanted)
     except PlanError as error:
         module.fail_json(msg=f"{str(error)[:1].upper()}{str(error)[1:]}")
     except ServerFailed as error:

@@ -87,6 +87,34 @@ options:
     description: Seconds for the guest to answer the ping, and again for it to let its user in.
     type: int
     default: 120
+  consoles:
+    description:
+      - What to see of the guest's consoles meanwhile, as the module console_probe does it and with its options. Most of
+        what that takes is waiting, so that it costs nothing beside the rest. Without it, the consoles are left out.
+      - The guest's own failures come first, since a guest that does not run has no console.
+    type: dict
+    suboptions:
+      types:
+        description: Consoles to look at.
+        type: list
+        elements: str
+        default: [novnc]
+        choices: [novnc, serial]
+      timeout:
+        description: Seconds for each console to answer.
+        type: int
+        default: 20
+      ca_file:
+        description: Authority that signed the consoles' certificates, for https addresses.
+        type: path
+      database_socket:
+        description: MariaDB's Unix socket on this host, to see that an expired token is refused. Empty to leave it out.
+        type: str
+        default: ""
+      database:
+        description: Name of the cell database that holds the tokens.
+        type: str
+        default: nova
 requirements:
   - python3-openstacksdk, ping, ip and ssh on the host
   - nc, or bash, in the guest for the way out
@@ -134,6 +162,10 @@ outside_peer:
   description: The address that the outside saw; empty where it was not asked.
   returned: success
   type: str
+consoles:
+  description: What was seen of the consoles, as the module console_probe returns it.
+  returned: success, with O(consoles)
+  type: dict
 layer:
   description: The part of the cloud that failed.
   returned: failure
@@ -147,11 +179,13 @@ import shlex
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.cloud_api import CloudApi, CloudError, console_log, layer_logs, tail
+from ansible.module_utils.consoles import CONSOLE_ARGUMENTS, ConsoleError, probe_all
 from ansible.module_utils.openstack_client import CLIENT_ARGUMENTS, connect
 
 POLL_SECONDS = 0.5
@@ -421,13 +455,21 @@ def main() -> None:
             "outside_listen": {"type": "str", "default": ""},
             "outside_peers": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 120},
+            "consoles": {"type": "dict", "options": CONSOLE_ARGUMENTS},
         },
         supports_check_mode=True,
     )
-    probe = Probe(module, CloudApi(connect(module)))
+    api = CloudApi(connect(module))
+    probe = Probe(module, api)
+    wanted = module.params["consoles"]
     try:
-        result = probe.run()
-    except CloudError as error:
+        with ThreadPoolExecutor(max_workers=1) as aside:
+            if wanted:
+                consoles = aside.submit(probe_all, api, module.params["server"], wanted, module.no_log_values.add)
+            result = probe.run()
+            if wanted:
+                result["consoles"] = consoles.result()
+    except (CloudError, ConsoleError) as error:
         module.fail_json(msg=f"{error.layer}: {error}\n{layer_logs([error.layer])}", layer=error.layer)
     except ProbeError as error:
         module.fail_json(msg=f"{error.layer}: {error}\n{probe.evidence(error.layer)}", layer=error.layer)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +52,35 @@ class Converger:
 
     def keep(self, kind: str, name: str, identity: str) -> None:
         self.ids.setdefault(kind, {})[name] = identity
+
+    def everything(self, wanted: dict[str, Any]) -> list[dict[str, Any]]:
+        """Converge all kinds. Returns the servers."""
+        self.side_by_side(
+            lambda part: part.flavors(wanted["flavors"]),
+            lambda part: part.images(wanted["images"]),
+            lambda part: part.networks(wanted["networks"]),
+            lambda part: part.rules(wanted["security_group_rules"]),
+            lambda part: part.keypairs(wanted["keypairs"]),
+        )
+        return self.servers(wanted["servers"])
+
+    def side_by_side(self, *kinds: Callable[[Converger], None]) -> None:
+        """Converge several kinds at the same time, none of which needs another's result.
+
+        What they did is recorded in their order, also where one of them failed. The error is that of the first one
+        that did.
+        """
+        parts = [Converger(self.api, self.project_id, self.check_mode, self.server_timeout) for _ in kinds]
+        with ThreadPoolExecutor(max_workers=len(kinds)) as pool:
+            calls = [pool.submit(kind, part) for kind, part in zip(kinds, parts, strict=True)]
+        for part in parts:
+            self.actions += part.actions
+            self.warnings += part.warnings
+            self.before |= part.before
+            self.after |= part.after
+            self.ids |= part.ids
+        for call in calls:
+            call.result()
 
     # Flavors
 

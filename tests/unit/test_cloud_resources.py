@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -152,14 +154,26 @@ def validated(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def converge(cloud: Cloud, params: dict[str, Any], check_mode: bool = False) -> Converger:
     work = Converger(api=cloud, project_id="p", check_mode=check_mode, server_timeout=1)  # type: ignore[arg-type]
-    wanted = cloud_resources.normalised(params)
-    work.flavors(wanted["flavors"])
-    work.images(wanted["images"])
-    work.networks(wanted["networks"])
-    work.rules(wanted["security_group_rules"])
-    work.keypairs(wanted["keypairs"])
-    work.servers(wanted["servers"])
+    work.everything(cloud_resources.normalised(params))
     return work
+
+
+def test_kinds_side_by_side_are_recorded_in_their_order(cloud: Cloud) -> None:
+    def kind(name: str, seconds: float, error: str = "") -> Callable[[Converger], None]:
+        def work(part: Converger) -> None:
+            time.sleep(seconds)
+            part.record(name, "a", "created", None, {})
+            part.keep(name, "a", f"id of {name}")
+            if error:
+                raise CloudError("Nova", error)
+
+        return work
+
+    work = Converger(api=cloud, project_id="p", check_mode=False, server_timeout=1)  # type: ignore[arg-type]
+    with pytest.raises(CloudError, match="^slow$"):
+        work.side_by_side(kind("flavor", 0.2, "slow"), kind("image", 0.0, "quick"), kind("network", 0.1))
+    assert work.actions == ["flavor a: created", "image a: created", "network a: created"]
+    assert work.ids["network"] == {"a": "id of network"}
 
 
 def test_everything_is_created_once(cloud: Cloud, params: dict[str, Any]) -> None:

@@ -1,9 +1,10 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The module console_probe against a console proxy in the test: a page, a WebSocket, one valid token."""
+"""The module console_probe, and what it has in common with guest_probe, against a console proxy in the test."""
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 import threading
@@ -13,8 +14,10 @@ from typing import Any
 
 import console_probe
 import pytest
+from ansible.module_utils import consoles
 from ansible.module_utils import websocket as ws
-from console_probe import ProbeError
+from ansible.module_utils.consoles import ConsoleError
+from ansible.module_utils.testing import patch_module_args
 
 TOKEN = "2edc0136-e7ee-40c6-b99c-b31ae3d84577"
 GOOD_PAGE = b"<html><title>noVNC</title></html>"
@@ -106,13 +109,31 @@ def proxy() -> Iterator[Proxy]:
 
 
 def probe(proxy: Proxy, **params: Any) -> dict[str, Any]:
-    module = SimpleNamespace(
-        params={"server": "s", "timeout": 0.5, "ca_file": None, "database_socket": ""} | params, no_log_values=set()
-    )
+    wanted = {"timeout": 0.5, "ca_file": None, "database_socket": "", "database": "nova"} | params
+    hidden: set[str] = set()
     api = SimpleNamespace(post=lambda service, path, body: {"remote_console": {"url": proxy.url}})
-    result = console_probe.probe(module, api, proxy.kind)  # type: ignore[arg-type]
-    assert module.no_log_values == {TOKEN}
+    result = consoles.probe(api, "s", proxy.kind, wanted, hidden.add)  # type: ignore[arg-type]
+    assert hidden == {TOKEN}
     return result
+
+
+def test_the_module(proxy: Proxy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    api = SimpleNamespace(post=lambda service, path, body: {"remote_console": {"url": proxy.url}})
+    monkeypatch.setattr(console_probe, "connect", lambda module: None)
+    monkeypatch.setattr(console_probe, "CloudApi", lambda connection: api)
+
+    def run() -> dict[str, Any]:
+        with patch_module_args({"server": "s", "timeout": 1}), pytest.raises(SystemExit):
+            console_probe.main()
+        output = capsys.readouterr().out
+        assert TOKEN not in output
+        return dict(json.loads(output))
+
+    assert set(run()["consoles"]) == {"novnc"}
+    proxy.behaviour.add("page")
+    found = run()
+    assert found["failed"] and found["layer"] == "noVNC console"
+    assert found["msg"].startswith("noVNC console: ")
 
 
 def test_novnc(proxy: Proxy) -> None:
@@ -136,13 +157,13 @@ def test_serial(proxy: Proxy) -> None:
 
 
 def test_expired_token_has_to_be_refused(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console_probe, "expire_token", lambda module, token: proxy.tokens.remove(token))
+    monkeypatch.setattr(consoles, "expire_token", lambda token, *database: proxy.tokens.remove(token))
     assert probe(proxy, database_socket="/run/db.sock")["expired_token_refused"] is True
 
 
 def test_expired_token_that_still_works(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console_probe, "expire_token", lambda module, token: None)
-    with pytest.raises(ProbeError, match="the console opens with an expired token: it sent b'RFB"):
+    monkeypatch.setattr(consoles, "expire_token", lambda token, *database: None)
+    with pytest.raises(ConsoleError, match="the console opens with an expired token: it sent b'RFB"):
         probe(proxy, database_socket="/run/db.sock")
 
 
@@ -160,14 +181,14 @@ def test_expired_token_that_still_works(proxy: Proxy, monkeypatch: pytest.Monkey
 def test_what_is_wrong_is_said(proxy: Proxy, kind: str, behaviour: str, message: str) -> None:
     proxy.kind = kind
     proxy.behaviour = {behaviour}
-    with pytest.raises(ProbeError, match=message) as failure:
+    with pytest.raises(ConsoleError, match=message) as failure:
         probe(proxy)
     assert TOKEN not in str(failure.value)
 
 
 def test_token_that_is_not_known_to_the_proxy(proxy: Proxy) -> None:
     proxy.tokens.clear()
-    with pytest.raises(ProbeError, match="does not lead to the console: the peer closed the connection"):
+    with pytest.raises(ConsoleError, match="does not lead to the console: the peer closed the connection"):
         probe(proxy)
 
 
@@ -182,12 +203,12 @@ def test_token_that_is_not_known_to_the_proxy(proxy: Proxy) -> None:
     ],
 )
 def test_addresses(url: str, token: str, opened: str, origin: str) -> None:
-    assert console_probe.token_of(url) == token
-    assert console_probe.socket_url(url, token) == opened
-    assert console_probe.origin_of(url) == origin
-    assert "abc" not in console_probe.bare(url)
+    assert consoles.token_of(url) == token
+    assert consoles.socket_url(url, token) == opened
+    assert consoles.origin_of(url) == origin
+    assert "abc" not in consoles.bare(url)
 
 
 def test_address_without_token() -> None:
-    with pytest.raises(ProbeError, match="no token"):
-        console_probe.token_of("http://h/vnc_auto.html?path=websockify")
+    with pytest.raises(ConsoleError, match="no token"):
+        consoles.token_of("http://h/vnc_auto.html?path=websockify")
