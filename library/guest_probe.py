@@ -89,9 +89,8 @@ options:
     default: 120
   consoles:
     description:
-      - What to see of the guest's consoles meanwhile, as the module console_probe does it and with its options. Most of
-        what that takes is waiting, so that it costs nothing beside the rest. Without it, the consoles are left out.
-      - The guest's own failures come first, since a guest that does not run has no console.
+      - What to see of the guest's consoles, as the module console_probe does it and with its options, once the guest
+        answers and while it is logged in to. Without it, the consoles are left out.
     type: dict
     suboptions:
       types:
@@ -163,8 +162,8 @@ outside_peer:
   returned: success
   type: str
 consoles:
-  description: What was seen of the consoles, as the module console_probe returns it.
-  returned: success, with O(consoles)
+  description: What was seen of the consoles, as the module console_probe returns it; empty without O(consoles).
+  returned: success
   type: dict
 layer:
   description: The part of the cloud that failed.
@@ -347,6 +346,10 @@ class Probe:
         if used != interface:
             raise ProbeError("OVN", f"{address} is reached through '{used}', not through {interface}")
 
+    def see_consoles(self) -> dict[str, Any]:
+        wanted = self.params["consoles"]
+        return probe_all(self.api, self.params["server"], wanted, self.module.no_log_values.add) if wanted else {}
+
     def log_in(self, outside: Outside | None) -> tuple[dict[str, str], str]:
         """The guest's answers, and how its host key was recognised."""
         output, problem = "", ""
@@ -403,7 +406,10 @@ class Probe:
         if not os.path.exists(self.params["private_key"]):
             raise ProbeError("guest", f"the private key {self.params['private_key']} does not exist on this host")
         self.reach()
-        found, host_key = self.log_in(outside)
+        # Not before the guest answers: one that does not boot has nothing to say. Beside the login: both mostly wait.
+        with ThreadPoolExecutor(max_workers=1) as aside:
+            consoles = aside.submit(self.see_consoles)
+            found, host_key = self.log_in(outside)
         expected = self.params["hostname"]
         if expected and found["hostname"].partition(".")[0] != expected:
             raise ProbeError(
@@ -418,6 +424,7 @@ class Probe:
             "hostname": found["hostname"],
             "host_key": host_key,
             "outside_peer": check_outside(outside, found.get("outside", "")) if outside else "",
+            "consoles": consoles.result(),
         }
 
     def evidence(self, layer: str) -> str:
@@ -459,16 +466,9 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    api = CloudApi(connect(module))
-    probe = Probe(module, api)
-    wanted = module.params["consoles"]
+    probe = Probe(module, CloudApi(connect(module)))
     try:
-        with ThreadPoolExecutor(max_workers=1) as aside:
-            if wanted:
-                consoles = aside.submit(probe_all, api, module.params["server"], wanted, module.no_log_values.add)
-            result = probe.run()
-            if wanted:
-                result["consoles"] = consoles.result()
+        result = probe.run()
     except (CloudError, ConsoleError) as error:
         module.fail_json(msg=f"{error.layer}: {error}\n{layer_logs([error.layer])}", layer=error.layer)
     except ProbeError as error:

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.error import URLError
 from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
@@ -77,8 +76,6 @@ def check_page(url: str, timeout: float, ca_file: str | None) -> None:
         with urlopen(Request(url, headers={"Accept": "text/html"}), timeout=timeout, context=context) as answer:
             page = answer.read(PAGE_BYTES).decode("utf-8", "replace")
             status = answer.status
-    except URLError as error:
-        raise ConsoleError(f"the page {bare(url)} does not come: {error}") from error
     except OSError as error:
         raise ConsoleError(f"the page {bare(url)} does not come: {error}") from error
     if status != 200 or "noVNC" not in page:

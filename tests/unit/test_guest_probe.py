@@ -110,7 +110,7 @@ def test_login_problem(message: str, layer: str) -> None:
 def make_probe(run: Callable[[list[str]], tuple[int, str, str]], console: str, **params: Any) -> Probe:
     arguments = {
         "server": "s", "address": "192.168.1.149", "interface": "br0", "user": "debian", "private_key": "/dev/null",
-        "hostname": "my-vm", "timeout": 0, "outside_address": "",
+        "hostname": "my-vm", "timeout": 0, "outside_address": "", "consoles": None,
     }  # fmt: skip
     module = SimpleNamespace(params=arguments | params, run_command=run)
     api = SimpleNamespace(post=lambda service, path, body: {"output": console})
@@ -132,6 +132,7 @@ def test_healthy_guest() -> None:
         "hostname": "my-vm",
         "host_key": "console",
         "outside_peer": "",
+        "consoles": {},
     }
     assert make_probe(healthy, "").run()["host_key"] == "first seen"
 
