@@ -89,8 +89,16 @@ options:
     default: 120
   consoles:
     description:
-      - What to see of the guest's consoles, as the module console_probe does it and with its options, once the guest
-        answers and while it is logged in to. Without it, the consoles are left out.
+      - Which of the guest's consoles to open, once it answers and while it is logged in to. Without it, none.
+      - Asks Nova for a console address (API C(POST /servers/ID/remote-consoles), microversion 2.6 and later) and uses
+        it as a browser does, with an C(Origin) header and the WebSocket subprotocol C(binary).
+      - For C(novnc) the page has to come and to be noVNC's, and the WebSocket has to lead into a VNC session (RFC 6143)
+        up to the screen's name. For C(serial) a line feed typed into the WebSocket has to yield some text.
+      - A token that was never issued must lead nowhere. With C(database_socket), neither must the token that worked a
+        moment before, once its row in C(console_auth_tokens) says that it expired. Nova's proxies accept tokens whose
+        C(expires) is in the future (nova/objects/console_auth_token.py); setting the row back does what waiting
+        C([consoleauth]token_ttl) does. Only the row of this call's own token is touched, and it is useless afterwards.
+      - The tokens appear neither in the result nor in messages.
     type: dict
     suboptions:
       types:
@@ -117,6 +125,7 @@ options:
 requirements:
   - python3-openstacksdk, ping, ip and ssh on the host
   - nc, or bash, in the guest for the way out
+  - python3-pymysql on the host, for C(database_socket) of O(consoles)
 attributes:
   check_mode:
     support: full
@@ -137,6 +146,9 @@ EXAMPLES = r"""
     hostname: my-vm
     outside_listen: 10.77.0.1
     outside_peers: [10.77.0.2]
+    consoles:
+      types: [novnc, serial]
+      database_socket: /run/mysqld/mysqld.sock
 """
 
 RETURN = r"""
@@ -162,9 +174,16 @@ outside_peer:
   returned: success
   type: str
 consoles:
-  description: What was seen of the consoles, as the module console_probe returns it; empty without O(consoles).
+  description:
+    - What was seen of the consoles, by type; empty without O(consoles). All have address (without the token),
+      wrong_token_refused and, with C(database_socket), expired_token_refused.
+    - C(novnc) also has version, width, height (pixels) and name of the screen; C(serial) also has text, the end of what
+      the guest said.
   returned: success
   type: dict
+  sample:
+    novnc: {address: "http://10.0.0.2:6080/vnc_auto.html", version: "003.008", width: 720, height: 400,
+            name: "QEMU (instance-00000001)", wrong_token_refused: true, expired_token_refused: true}
 layer:
   description: The part of the cloud that failed.
   returned: failure

@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Look at a server's consoles as a browser does. Used by the modules console_probe and guest_probe."""
+"""Look at a server's consoles as a browser does. Used by the module guest_probe."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The module console_probe, and what it has in common with guest_probe, against a console proxy in the test."""
+"""module_utils/consoles.py against a console proxy in the test: a page, a WebSocket, one valid token."""
 
 from __future__ import annotations
 
-import json
 import socket
 import struct
 import threading
@@ -12,12 +11,10 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
-import console_probe
 import pytest
 from ansible.module_utils import consoles
 from ansible.module_utils import websocket as ws
 from ansible.module_utils.consoles import ConsoleError
-from ansible.module_utils.testing import patch_module_args
 
 TOKEN = "2edc0136-e7ee-40c6-b99c-b31ae3d84577"
 GOOD_PAGE = b"<html><title>noVNC</title></html>"
@@ -117,23 +114,14 @@ def probe(proxy: Proxy, **params: Any) -> dict[str, Any]:
     return result
 
 
-def test_the_module(proxy: Proxy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_failure_of_one_console_names_it(proxy: Proxy) -> None:
+    wanted = {"types": ["novnc"], "timeout": 1, "ca_file": None, "database_socket": "", "database": "nova"}
     api = SimpleNamespace(post=lambda service, path, body: {"remote_console": {"url": proxy.url}})
-    monkeypatch.setattr(console_probe, "connect", lambda module: None)
-    monkeypatch.setattr(console_probe, "CloudApi", lambda connection: api)
-
-    def run() -> dict[str, Any]:
-        with patch_module_args({"server": "s", "timeout": 1}), pytest.raises(SystemExit):
-            console_probe.main()
-        output = capsys.readouterr().out
-        assert TOKEN not in output
-        return dict(json.loads(output))
-
-    assert set(run()["consoles"]) == {"novnc"}
+    assert set(consoles.probe_all(api, "s", wanted, set().add)) == {"novnc"}  # type: ignore[arg-type]
     proxy.behaviour.add("page")
-    found = run()
-    assert found["failed"] and found["layer"] == "noVNC console"
-    assert found["msg"].startswith("noVNC console: ")
+    with pytest.raises(ConsoleError) as caught:
+        consoles.probe_all(api, "s", wanted, set().add)  # type: ignore[arg-type]
+    assert caught.value.layer == "noVNC console"
 
 
 def test_novnc(proxy: Proxy) -> None:
