@@ -340,8 +340,10 @@ layer:
   returned: when an API fails or a server does not become ACTIVE
   type: str
 not_looked_at:
-  description: Why a dry run could not see, though O(clouds_file) exists. RV(ignore:changed) is then false.
-  returned: in check mode, when a service does not answer
+  description:
+    - Why a dry run could not see, though O(clouds_file) exists. RV(ignore:changed) and RV(ignore:actions) then tell only
+      of what the other services serve.
+  returned: in check mode, when a service does not answer, or answers every token with 401 or 403
   type: str
 """
 
@@ -496,20 +498,23 @@ def main() -> None:
     except ServerFailed as error:
         module.fail_json(msg=f"{error.layer}: {error}\n{layer_logs(error.layers)}", layer=error.layer)
     except CloudError as error:
-        if module.check_mode and error.logs_matter:
-            seen = {"changed": bool(work.actions), "actions": work.actions}
-            not_looked_at(module, f"What {error.layer} serves", error, **seen, ids={}, servers=[])
         logs = f"\n{layer_logs([error.layer])}" if error.logs_matter else ""
         module.fail_json(msg=f"{error.layer}: {error}{logs}", layer=error.layer)
     for warning in work.warnings:
         module.warn(warning)
-    module.exit_json(
-        changed=bool(work.actions),
-        actions=work.actions,
-        ids=work.ids,
-        servers=servers,
-        diff={"before": work.before, "after": work.after},
-    )
+    result = {
+        "changed": bool(work.actions),
+        "actions": work.actions,
+        "ids": work.ids,
+        "servers": servers,
+        "diff": {"before": work.before, "after": work.after},
+    }
+    if work.blind:
+        # Two kinds of one service have the same reason.
+        reasons = {error.layer: str(error) for error in reversed(work.blind)}
+        layers = ", ".join(sorted(reasons))
+        not_looked_at(module, f"What {layers} serves", "; ".join(reasons[name] for name in sorted(reasons)), **result)
+    module.exit_json(**result)
 
 
 def _exists(path: str) -> bool:

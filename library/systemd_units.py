@@ -485,6 +485,8 @@ def not_ready(
         if active == "inactive" and unit.get("Job") in ("", "0"):
             return "is inactive, and systemd is not starting it any more", True
         return f"is {active} ({unit.get('SubState')})", False
+    if unit.get("Job") not in ("", "0"):
+        return "still runs as it did before, and its restart waits for another unit", False
     if unit.get("ExecMainPID") not in ("", "0") and unit.get("SubState") == "running" and now - unit.since < settle:
         return f"has been running for less than {settle} s", False
     missing = [port for port in unit.ports if port not in ports]

@@ -8,6 +8,7 @@ so that a run needs one request per kind of thing and does not depend on how a r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,7 @@ SERVICE_LAYERS = {
     "network": "Neutron",
 }
 SERVER_ERROR = 500
+REFUSED = (401, 403)
 
 
 class CloudError(Exception):
@@ -65,6 +67,14 @@ class CloudError(Exception):
     def logs_matter(self) -> bool:
         """Whether the service misbehaved, rather than refused a request for a reason that its answer gives."""
         return self.status is None or self.status >= SERVER_ERROR
+
+    @property
+    def blinds(self) -> bool:
+        """Whether it says nothing of what was asked for: the service misbehaved, or refused who asked.
+
+        A service whose own password is not the one in Keystone cannot have a token validated, and answers 401 to all.
+        """
+        return self.logs_matter or self.status in REFUSED
 
 
 @dataclass
@@ -200,7 +210,8 @@ def _refusal(response: Any) -> str:
         body: Any = response.json()
     except ValueError:
         body = None
-        text = " ".join((response.text or "").split())[:300]
+        # Glance answers in HTML whose title repeats the status.
+        text = " ".join(re.sub(r"<title>.*?</title>|<[^>]*>", " ", response.text or "", flags=re.S).split())[:300]
     while isinstance(body, dict) and body:
         if isinstance(body.get("message"), str):
             text = body["message"]

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +45,8 @@ class Converger:
     before: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
     ids: dict[str, dict[str, str]] = field(default_factory=dict)
+    # What a dry run could not ask for; it goes on with what it can.
+    blind: list[CloudError] = field(default_factory=list)
 
     def record(self, kind: str, name: str, action: str, before: Any, after: Any) -> None:
         self.actions.append(f"{kind} {name}: {action}")
@@ -62,7 +65,20 @@ class Converger:
             lambda part: part.rules(wanted["security_group_rules"]),
             lambda part: part.keypairs(wanted["keypairs"]),
         )
-        return self.servers(wanted["servers"])
+        servers: list[dict[str, Any]] = []
+        with self.seeing():
+            servers = self.servers(wanted["servers"])
+        return servers
+
+    @contextmanager
+    def seeing(self) -> Iterator[None]:
+        """Let a dry run go on where a service cannot be asked, and remember the error."""
+        try:
+            yield
+        except CloudError as error:
+            if not (self.check_mode and error.blinds):
+                raise
+            self.blind.append(error)
 
     def side_by_side(self, *kinds: Callable[[Converger], None]) -> None:
         """Converge several kinds at the same time, none of which needs another's result.
@@ -80,7 +96,8 @@ class Converger:
             self.after |= part.after
             self.ids |= part.ids
         for call in calls:
-            call.result()
+            with self.seeing():
+                call.result()
 
     # Flavors
 

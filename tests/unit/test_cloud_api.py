@@ -95,10 +95,12 @@ def test_a_moment_without_backend_does_not_matter(cloud: Callable[[Answers], Clo
         (409, {"conflictingRequest": {"code": 409, "message": "Flavor exists."}}, "409: Flavor exists.", False),
         (400, {"NeutronError": {"type": "X", "message": "Invalid mtu.", "detail": ""}}, "400: Invalid mtu.", False),
         (404, {"errors": [{"status": 404, "detail": "No provider."}]}, "404: No provider.", False),
-        (500, b"<html>Internal  Server\nError</html>", "500: <html>Internal Server Error</html>", True),
+        (500, b"<html>Internal  Server\nError</html>", "500: Internal Server Error", True),
+        (401, b"<html><head><title>401 Unauthorized</title></head><body><h1>401 Unauthorized</h1> Bad token. </body>",
+         "401: 401 Unauthorized Bad token.", False),
         (502, b"", "502: Bad Gateway", True),
     ],
-)
+)  # fmt: skip
 def test_refusals(cloud: Callable[[Answers], CloudApi], status: int, body: Any, text: str, logs: bool) -> None:
     api = cloud({"/ports": [(status, body)]})
     with pytest.raises(CloudError) as failure:

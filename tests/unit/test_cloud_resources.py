@@ -176,6 +176,37 @@ def test_kinds_side_by_side_are_recorded_in_their_order(cloud: Cloud) -> None:
     assert work.ids["network"] == {"a": "id of network"}
 
 
+@pytest.mark.parametrize("status", [None, 401, 403, 503])
+def test_a_dry_run_goes_on_without_a_service_that_cannot_be_asked(
+    cloud: Cloud, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch, status: int | None
+) -> None:
+    listing = cloud.listing
+
+    def deaf(service: str, path: str, key: str, **arguments: Any) -> list[dict[str, Any]]:
+        if service == "image":
+            raise CloudError("Glance", "GET /images got no token validated", status)
+        return listing(service, path, key, **arguments)
+
+    monkeypatch.setattr(cloud, "listing", deaf)
+    work = converge(cloud, params, check_mode=True)
+    assert [(error.layer, str(error)) for error in work.blind] == [("Glance", "GET /images got no token validated")]
+    assert "flavor m1.tiny: created" in work.actions
+    assert "server my_vm: created" in work.actions
+    with pytest.raises(CloudError, match="no token validated"):
+        converge(cloud, params)
+
+
+def test_a_dry_run_does_not_hide_a_request_that_is_refused_for_its_contents(
+    cloud: Cloud, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: Any, **_named: Any) -> list[dict[str, Any]]:
+        raise CloudError("Glance", "GET /images got 400", 400)
+
+    monkeypatch.setattr(cloud, "listing", refuse)
+    with pytest.raises(CloudError, match="got 400"):
+        converge(cloud, params, check_mode=True)
+
+
 def test_everything_is_created_once(cloud: Cloud, params: dict[str, Any]) -> None:
     predicted = converge(cloud, params, check_mode=True)
     assert cloud.writes == []

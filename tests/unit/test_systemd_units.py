@@ -166,6 +166,7 @@ def test_control_groups_of_both_versions() -> None:
         ({}, "", False),
         ({"ActiveState": "failed", "Result": "exit-code"}, "failed (exit-code)", True),
         ({"ActiveState": "activating", "SubState": "start"}, "is activating (start)", False),
+        ({"Job": "7"}, "still runs as it did before, and its restart waits for another unit", False),
         ({"NRestarts": "2"}, "", False),
         ({"NRestarts": "3"}, "died and was restarted by systemd 3 times", True),
         ({"ActiveState": "inactive", "ConditionResult": "no", "ConditionTimestamp": START}, "a condition of its unit "
