@@ -341,8 +341,8 @@ layer:
   type: str
 not_looked_at:
   description:
-    - Why a dry run could not see, though O(clouds_file) exists. RV(ignore:changed) and RV(ignore:actions) then tell only
-      of what the other services serve.
+    - Why a dry run could not see, though O(clouds_file) exists. RV(ignore:changed) and RV(ignore:actions) then tell
+      only of what the other services serve.
   returned: in check mode, when a service does not answer, or answers every token with 401 or 403
   type: str
 """
