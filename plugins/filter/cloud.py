@@ -81,9 +81,11 @@ def boot_drop_ins(service: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     if not service.get("after"):
         return []
+    wants = f"Wants={' '.join(service['wants'])}\n" if service.get("wants") else ""
     content = (
         "# Managed by Kilonova.\n"
         "[Unit]\n"
+        f"{wants}"
         f"After={' '.join(service['after'])}\n"
         "StartLimitIntervalSec=0\n\n"
         "[Service]\n"

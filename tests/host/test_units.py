@@ -61,6 +61,16 @@ def test_compute_runs(host: Any) -> None:
     assert_running(host, COMPUTE)
 
 
+@pytest.mark.on("compute")
+def test_nova_compute_ends_before_its_guests(host: Any) -> None:
+    # At shutdown, units end in the opposite order. A target that is not active orders nothing.
+    assert host.run("systemctl is-active virt-guest-shutdown.target").stdout.strip() == "active"
+    guests = host.run("systemctl show --property=Before 'machine-qemu*.scope'").stdout
+    assert all("virt-guest-shutdown.target" in line.split("=")[1].split() for line in guests.split("\n") if line)
+    after = host.run("systemctl show --property=After --value nova-compute").stdout.split()
+    assert {"virt-guest-shutdown.target", "libvirt-guests.service"} <= set(after)
+
+
 @pytest.mark.on("controller", "compute")
 def test_network_runs(host: Any) -> None:
     assert_running(host, EVERYWHERE)

@@ -134,6 +134,8 @@ def test_a_service_that_needs_others_gets_a_drop_in_for_each_unit() -> None:
     parsed.optionxform = str  # type: ignore[method-assign, assignment]
     parsed.read_string(files[1]["content"])
     assert dict(parsed["Unit"]) == {"After": "mariadb.service rabbitmq-server.service", "StartLimitIntervalSec": "0"}
+    files = cloud.boot_drop_ins({"units": units, "after": ["a.target"], "wants": ["a.target", "b.target"]})
+    assert "\n[Unit]\nWants=a.target b.target\nAfter=a.target\n" in files[1]["content"]
 
 
 def test_databases_in_the_order_of_the_services() -> None:
