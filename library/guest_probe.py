@@ -202,7 +202,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.cloud_api import CloudApi, CloudError, console_log, layer_logs, tail
+from ansible.module_utils.cloud_api import CloudApi, CloudError, answered, console_log, layer_logs, tail
 from ansible.module_utils.consoles import CONSOLE_ARGUMENTS, ConsoleError, probe_all
 from ansible.module_utils.openstack_client import CLIENT_ARGUMENTS, connect
 
@@ -331,7 +331,7 @@ class Probe:
         self.last_console = ""
 
     def console(self) -> str:
-        self.last_console = console_log(self.api, self.params["server"])
+        self.last_console = answered(lambda: console_log(self.api, self.params["server"]), self.params["timeout"])
         return self.last_console
 
     def until(self, condition: Callable[[], bool]) -> bool:

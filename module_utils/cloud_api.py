@@ -9,9 +9,10 @@ so that a run needs one request per kind of thing and does not depend on how a r
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from ansible.module_utils.service_logs import unit_log
@@ -53,6 +54,9 @@ SERVICE_LAYERS = {
 }
 SERVER_ERROR = 500
 REFUSED = (401, 403)
+UNANSWERED = "MessagingTimeout"
+
+Answer = TypeVar("Answer")
 
 
 class CloudError(Exception):
@@ -183,6 +187,22 @@ def server_summary(server: dict[str, Any]) -> dict[str, Any]:
             for entry in entries
         ],
     }
+
+
+def answered(call: Callable[[], Answer], timeout: float) -> Answer:
+    """What a call of Nova's API answers that has to ask a compute.
+
+    One that is starting takes no calls from its queue, and after a reboot of the controller has no queue yet, so that
+    the call is lost. Nova then answers 500 after its rpc_response_timeout (60 s); the call is made again, for as long
+    as ``timeout`` seconds are not over.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return call()
+        except CloudError as error:
+            if UNANSWERED not in str(error) or time.monotonic() >= deadline:
+                raise
 
 
 def console_log(api: CloudApi, server_id: str, lines: int | None = None) -> str:

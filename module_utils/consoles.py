@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
-from ansible.module_utils.cloud_api import CloudApi
+from ansible.module_utils.cloud_api import CloudApi, answered
 from ansible.module_utils.vnc import VncError, open_session
 from ansible.module_utils.websocket import HandshakeRefused, WebSocket, WebSocketError
 
@@ -154,7 +154,8 @@ def probe(
     """All checks of one console; ``wanted`` are CONSOLE_ARGUMENTS, and ``hide`` is told what must not be shown."""
     timeout, ca_file = float(wanted["timeout"]), wanted["ca_file"]
     body = {"remote_console": {"protocol": PROTOCOLS[kind], "type": kind}}
-    url = str(api.post("compute", f"/servers/{server}/remote-consoles", body)["remote_console"]["url"])
+    answer = answered(lambda: api.post("compute", f"/servers/{server}/remote-consoles", body), timeout)
+    url = str(answer["remote_console"]["url"])
     token = token_of(url)
     hide(token)
     result: dict[str, Any] = {"address": bare(url)}

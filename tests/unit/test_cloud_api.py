@@ -12,7 +12,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.module_utils.cloud_api import LAYER_UNITS, SERVICE_LAYERS, CloudApi, CloudError, server_summary
+from ansible.module_utils.cloud_api import (
+    LAYER_UNITS,
+    SERVICE_LAYERS,
+    CloudApi,
+    CloudError,
+    answered,
+    server_summary,
+)
 from keystoneauth1 import adapter, noauth, session
 
 Answers = dict[str, list[tuple[int, Any]]]
@@ -109,6 +116,23 @@ def test_refusals(cloud: Callable[[Answers], CloudApi], status: int, body: Any, 
     assert failure.value.layer == "Neutron"
     assert failure.value.status == status
     assert failure.value.logs_matter is logs
+
+
+def test_a_compute_that_does_not_answer_yet_is_asked_again() -> None:
+    errors = [CloudError("Nova API", "500: <class 'oslo_messaging.exceptions.MessagingTimeout'>", 500)]
+
+    def call() -> str:
+        if errors:
+            raise errors.pop()
+        return "log"
+
+    assert answered(call, 60) == "log"
+    errors.append(CloudError("Nova API", "500: <class 'oslo_messaging.exceptions.MessagingTimeout'>", 500))
+    with pytest.raises(CloudError, match="MessagingTimeout"):
+        answered(call, 0)
+    errors.append(CloudError("Nova API", "409: the server is paused", 409))
+    with pytest.raises(CloudError, match="paused"):
+        answered(call, 60)
 
 
 @pytest.mark.parametrize(("body", "message"), [(b"ready", "not JSON: 'ready'"), ([], "a list, no object")])
