@@ -192,9 +192,9 @@ def server_summary(server: dict[str, Any]) -> dict[str, Any]:
 def answered(call: Callable[[], Answer], timeout: float) -> Answer:
     """What a call of Nova's API answers that has to ask a compute.
 
-    One that is starting takes no calls from its queue, and after a reboot of the controller has no queue yet, so that
-    the call is lost. Nova then answers 500 after its rpc_response_timeout (60 s); the call is made again, for as long
-    as ``timeout`` seconds are not over.
+    Nova answers 500 after its rpc_response_timeout (60 s) where the compute does not answer, as was seen right after a
+    reboot: presumably it had no queue yet, so that the call was lost. The call is then made again, for as long as
+    ``timeout`` seconds are not over.
     """
     deadline = time.monotonic() + timeout
     while True:
