@@ -558,9 +558,9 @@ def test_output_on_a_terminal(site: Path) -> None:
         assert hidden not in text
     assert text.index("PLAY RECAP") < text.index("HOSTS THAT FAILED")
     assert any(re.fullmatch(r"0:\d\d \| First play \| Change nothing \| a", frame) for frame in running.frames)
-    assert any(
-        re.fullmatch(r"0:\d\d \| First play \| Try again \(3 retries left\) \| a", frame) for frame in running.frames
-    )
+    # Ansible may start the second host before it has told of the first one's last attempt.
+    again = re.compile(r"0:\d\d \| First play \| Try again \(3 retries left\) \| a(, b)?")
+    assert any(again.fullmatch(frame) for frame in running.frames)
     assert running.output.isascii() and max(map(len, running.frames)) < COLUMNS
 
 
