@@ -334,7 +334,7 @@ def main() -> None:
     connection = connect(module)
     from keystoneauth1.exceptions import ClientException
 
-    api = IdentityApi(connection.session, connection.config.config["auth"]["auth_url"])
+    api = IdentityApi(connection.session, connection.config.config["auth"]["auth_url"], keep=not module.check_mode)
     first: list[Change] | None = None
     fresh: set[str] = set()
     try:

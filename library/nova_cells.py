@@ -102,6 +102,11 @@ hosts:
   returned: always
   type: list
   elements: str
+mapped:
+  description: All compute hosts that are mapped to a cell afterwards, or would be in check mode.
+  returned: always
+  type: list
+  elements: str
 missing:
   description: Expected hosts that have not registered.
   returned: always
@@ -287,6 +292,7 @@ def converge(module: AnsibleModule, cells: list[Cell], manage: NovaManage) -> di
         "changed": bool(changes or mapped_now),
         "mappings": [change.text for change in changes],
         "hosts": mapped_now,
+        "mapped": sorted(mapped.union(todo)),
         "missing": missing,
         "waited": round(waited, 2),
     }
@@ -304,6 +310,7 @@ def all_to_do(module: AnsibleModule) -> NoReturn:
         changed=True,
         mappings=[f"map {name}" for name in names],
         hosts=module.params["expected_hosts"],
+        mapped=[],
         missing=module.params["expected_hosts"],
         waited=0.0,
     )
@@ -348,7 +355,7 @@ def main() -> None:
         if tables_missing(error):
             hint = "Upgrade the schemas first (openstack_schemas)."
         if module.check_mode and unreachable(error) and mariadb_is_deployed():
-            not_looked_at(module, "The cells", error, mappings=[], hosts=[], missing=[], waited=0.0)
+            not_looked_at(module, "The cells", error, mappings=[], hosts=[], mapped=[], missing=[], waited=0.0)
         if module.check_mode:
             all_to_do(module)
         module.fail_json(msg=f"Nova's databases cannot be read: {error}. {hint}")

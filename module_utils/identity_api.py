@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible.module_utils.kept_token import TokenFile, identity_url, look_at
+
 # A reset connection is not an answer; keystoneauth then repeats the call.
 CONNECT_RETRIES = 3
 UNAUTHORIZED = 401
@@ -23,12 +25,14 @@ class IdentityApi:
 
     A catalog that still holds an old address can so be repaired through the new one.
     API: https://docs.openstack.org/api-ref/identity/v3/
+
+    Without ``keep``, nothing is written on this host, as in a dry run.
     """
 
-    def __init__(self, session: Any, auth_url: str) -> None:
+    def __init__(self, session: Any, auth_url: str, keep: bool = True) -> None:
         self.session = session
-        base = auth_url.rstrip("/")
-        self.url = base if base.endswith("/v3") else f"{base}/v3"
+        self.keep = keep
+        self.url = identity_url(auth_url)
 
     def list(self, collection: str, **query: str) -> list[dict[str, Any]]:
         """All entries of a collection. Raises IdentityError."""
@@ -51,13 +55,21 @@ class IdentityApi:
         self._call("PUT", f"/projects/{project}/users/{user}/roles/{role}")
 
     def password_is(self, user: str, password: str) -> bool:
-        """Whether a user can log in with a password, found out by doing so, without scope. Raises IdentityError."""
+        """Whether a user can log in with a password, found out by doing so, without scope. Raises IdentityError.
+
+        The token of an earlier login with the same password proves it as well, as long as Keystone takes it.
+        """
+        kept = TokenFile(f"{self.url} {user} {password}")
+        if (token := kept.read()) and look_at(self.session, self.url, token):
+            return True
         identity = {"methods": ["password"], "password": {"user": {"id": user, "password": password}}}
         response = self._request(
             "POST", "/auth/tokens", authenticated=False, json={"auth": {"identity": identity, "scope": "unscoped"}}
         )
         if response.status_code not in (CREATED, UNAUTHORIZED):
             raise IdentityError(self._explain("POST", "/auth/tokens", response))
+        if self.keep and response.status_code == CREATED:
+            kept.write(response.headers["X-Subject-Token"])
         return bool(response.status_code == CREATED)
 
     def _call(self, method: str, path: str, accept: tuple[int, ...] = (), **options: Any) -> dict[str, Any]:

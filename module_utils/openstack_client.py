@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible.module_utils.dry_run import not_looked_at
+from ansible.module_utils.kept_token import KeptLogin
 from ansible.module_utils.service_logs import unit_log
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ CLIENT_ARGUMENTS: dict[str, dict[str, Any]] = {
 def connect(module: AnsibleModule) -> Connection:
     """Return an authenticated connection, waiting for Keystone to answer.
 
+    The login of an earlier call is used again, where Keystone still takes its token.
     Only the clouds file counts: OS_* variables of the caller's environment are not read. A refused password,
     an unknown cloud or a missing file fail at once; a Keystone that does not answer yet (connection refused,
     HTTP 5xx, no backend in the load balancer) is tried again for ``api_timeout`` seconds.
@@ -37,6 +40,9 @@ def connect(module: AnsibleModule) -> Connection:
 
     The module must include ``CLIENT_ARGUMENTS`` in its argument spec.
     """
+    # keystoneauth imports osprofiler where it is installed, and with it eventlet, webob and more, which takes 0.2 s.
+    # Nobody traces a module. This is Python's own way to say that there is no such module.
+    sys.modules.setdefault("osprofiler", None)  # type: ignore[arg-type]
     try:
         # Imported here: the import takes most of a second and must fail with Ansible's message.
         from openstack import exceptions as sdk_errors
@@ -81,13 +87,18 @@ def _authenticate(module: AnsibleModule, connection: Connection, auth_url: str) 
     from keystoneauth1 import exceptions as auth_errors
 
     session: Any = connection.session
+    kept = KeptLogin(session, auth_url)
     timeout = module.params["api_timeout"]
     deadline = time.monotonic() + timeout
     while True:
         try:
             # authorize() would wrap every cause in one exception type, and the cause decides whether to wait.
             session.invalidate()
-            session.get_token()
+            if not kept.use():
+                session.get_token()
+                if not module.check_mode:
+                    kept.keep()
+            module.no_log_values.add(session.get_token())
             return
         except (auth_errors.Unauthorized, auth_errors.Forbidden, auth_errors.BadRequest) as error:
             _fail(

@@ -77,7 +77,9 @@ def boot_drop_ins(service: Mapping[str, Any]) -> list[dict[str, Any]]:
     Drop-ins, as config_files takes them, that let a service's units come up at boot with what they need.
 
     Debian's units order themselves after the names that other databases and queues have, and systemd gives up on a
-    unit that failed five times in ten seconds. A unit with C(drop_in: false) is the host's own and gets none.
+    unit that failed five times in ten seconds. The units of a service share a directory in C(/run) and one for locks.
+    systemd would remove them when any of the units stops, although the others hold locks there and one may just be
+    starting (status 233/RUNTIME_DIRECTORY). A unit with C(drop_in: false) is the host's own and gets none.
     """
     if not service.get("after"):
         return []
@@ -90,6 +92,7 @@ def boot_drop_ins(service: Mapping[str, Any]) -> list[dict[str, Any]]:
         "StartLimitIntervalSec=0\n\n"
         "[Service]\n"
         "RestartSec=2s\n"
+        "RuntimeDirectoryPreserve=yes\n"
     )
     files = []
     for unit in service["units"]:

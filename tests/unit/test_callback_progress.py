@@ -348,7 +348,9 @@ PLAYBOOK = """
       rescue:
         - name: Repaired
           act: {}
+    # On one host: Ansible tells of the second one's attempts before or after the first one's result.
     - name: Try again
+      when: inventory_hostname == 'a'
       act: {}
       register: result
       until: result.attempts > 1
@@ -551,7 +553,7 @@ def test_output_on_a_terminal(site: Path) -> None:
     assert f"  changed: Change something: a, b\n{both}  changed: Change some items: a, b (4 of 6 items)\n  a:" in text
     assert f"  changed: Included: a, b\n{both}" in text and f"  changed: React: a, b\n{both}" in text
     assert re.search(
-        r"^First play: a, b: 20 ok, 8 changed, 2 failed, 0:\d\d\nNobody's play: no hosts matched\n", text, re.M
+        r"^First play: a, b: 19 ok, 8 changed, 2 failed, 0:\d\d\nNobody's play: no hosts matched\n", text, re.M
     )
     assert re.search(r"^Second play: b: 0 ok, 0 changed, 1 failed, 0:\d\d\n", text, re.M)
     for hidden in ("Change nothing\n", "Skip", "Repaired", "included:", "RETRYING", "s3cret", "PLAY [", " | "):

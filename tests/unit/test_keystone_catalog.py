@@ -9,11 +9,13 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import keystone_catalog
 import pytest
+from ansible.module_utils import kept_token
 from ansible.module_utils.catalog_plan import UnknownNames, diff_of, make_changes
 from ansible.module_utils.identity_api import IdentityApi, IdentityError
 from keystoneauth1 import noauth
@@ -34,6 +36,9 @@ class Keystone(ThreadingHTTPServer):
         }
         self.assignments: set[tuple[str, str, str]] = set()
         self.passwords: dict[str, str] = {}
+        # With what each user's tokens were got. Keystone revokes them when the password changes.
+        self.tokens: dict[str, tuple[str, str]] = {}
+        self.logins = 0
         self.writes: list[str] = []
         self.lock = threading.Lock()
 
@@ -52,6 +57,8 @@ class Handler(BaseHTTPRequestHandler):
         data = json.dumps(answer).encode() if answer is not None else b""
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
+        if self.path.endswith("/auth/tokens") and self.command == "POST" and status == 201:
+            self.send_header("X-Subject-Token", list(self.server.tokens)[-1])
         self.end_headers()
         self.wfile.write(data)
 
@@ -59,9 +66,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, path: list[str], body: dict[str, Any]) -> tuple[int, Any]:
         server, kind = self.server, path[0]
+        if path == ["auth", "tokens"] and self.command == "GET":
+            name, password = server.tokens[self.headers["X-Subject-Token"]]
+            return (200, {"token": {}}) if server.passwords.get(name) == password else (404, {})
         if path == ["auth", "tokens"]:
+            server.logins += 1
             user = body["auth"]["identity"]["password"]["user"]
-            return (201 if server.passwords[user["id"]] == user["password"] else 401), {}
+            if server.passwords[user["id"]] != user["password"]:
+                return 401, {}
+            server.tokens[f"token{len(server.tokens)}"] = (user["id"], user["password"])
+            return 201, {}
         if self.command == "GET" and kind == "role_assignments":
             entries = [
                 {"scope": {"project": {"id": project}}, "user": {"id": user}, "role": {"id": role}}
@@ -100,6 +114,14 @@ def keystone() -> Iterator[Keystone]:
     server.server_close()
 
 
+@pytest.fixture(autouse=True)
+def tokens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where tokens are kept."""
+    directory = tmp_path / "run" / "tokens"
+    monkeypatch.setattr(kept_token, "TOKENS", str(directory))
+    return directory
+
+
 def wanted(**changes: Any) -> dict[str, Any]:
     user = {
         "name": "nova",
@@ -127,9 +149,9 @@ def wanted(**changes: Any) -> dict[str, Any]:
     }
 
 
-def converge(server: Keystone, params: dict[str, Any]) -> list[str]:
+def converge(server: Keystone, params: dict[str, Any], keep: bool = True) -> list[str]:
     """One round of the module; returns what it changed."""
-    api = IdentityApi(Session(auth=noauth.NoAuth()), f"http://127.0.0.1:{server.server_port}")
+    api = IdentityApi(Session(auth=noauth.NoAuth()), f"http://127.0.0.1:{server.server_port}", keep)
     with ThreadPoolExecutor(4) as pool:
         state = keystone_catalog.read_state(api, pool, params, set())
         changes = make_changes(state, params)
@@ -156,6 +178,20 @@ def test_everything_is_created_once(keystone: Keystone) -> None:
     assert keystone.writes == []
     assert list(keystone.passwords.values()) == [UGLY]
     assert keystone.data["users"]["users0"]["default_project_id"] == "projects0"
+
+
+def test_a_password_is_proved_by_a_token_until_it_changes(keystone: Keystone, tokens: Path) -> None:
+    converge(keystone, wanted())
+    assert converge(keystone, wanted(), keep=False) == [] and not tokens.exists()
+    for _ in range(3):
+        assert converge(keystone, wanted()) == []
+    # One login without keeping its token, and one that is kept.
+    assert keystone.logins == 2
+    keystone.passwords["users0"] = "changed by hand"
+    assert converge(keystone, wanted()) == ["update user nova"]
+    assert converge(keystone, wanted()) == []
+    # It was set to what it had been when the token was got; Keystone would have revoked that one.
+    assert keystone.logins == 3
 
 
 def test_differences_are_corrected_in_place(keystone: Keystone) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.module_utils import openstack_client
+from ansible.module_utils import kept_token, openstack_client
 from ansible.module_utils.openstack_client import connect, secrets_in
 
 PASSWORD = "@:/%$#'\"\\ "
@@ -42,14 +42,40 @@ def short_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openstack_client, "POLL_SECONDS", 0.01)
 
 
+@pytest.fixture(autouse=True)
+def tokens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where tokens are kept."""
+    directory = tmp_path / "run" / "tokens"
+    monkeypatch.setattr(kept_token, "TOKENS", str(directory))
+    return directory
+
+
 @pytest.fixture
-def keystone() -> Iterator[Callable[[list[int]], str]]:
-    """Makes a server that answers a login with one status after the other, the last one for ever."""
+def asked() -> list[str]:
+    """What Keystone was asked, as LOGIN or as the token that it was to look at."""
+    return []
+
+
+@pytest.fixture
+def keystone(asked: list[str]) -> Iterator[Callable[[list[int]], str]]:
+    """Makes a server that answers logins and looks at tokens with one status after the other, the last one for ever."""
     statuses: list[int] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append("LOGIN")
+            self.answer()
+
+        def do_GET(self) -> None:
+            if self.path != "/v3/auth/tokens":
+                self.send_error(501)
+                return
+            assert self.headers["X-Auth-Token"] == self.headers["X-Subject-Token"]
+            asked.append(self.headers["X-Subject-Token"])
+            self.answer()
+
+        def answer(self) -> None:
             status = statuses.pop(0) if len(statuses) > 1 else statuses[0]
             token: dict[str, Any] = {
                 "methods": ["password"],
@@ -58,10 +84,10 @@ def keystone() -> Iterator[Callable[[list[int]], str]]:
             }
             token |= {"user": {"id": "u", "name": "admin", "domain": {"id": "d", "name": "D"}}, "catalog": []}
             body = json.dumps(
-                {"token": token} if status == 201 else {"error": {"message": "no", "code": status}}
+                {"token": token} if status < 300 else {"error": {"message": "no", "code": status}}
             ).encode()
             self.send_response(status)
-            self.send_header("X-Subject-Token", "t")
+            self.send_header("X-Subject-Token", f"t{len(asked)}")
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -101,13 +127,61 @@ def test_it_waits_until_keystone_answers_and_hides_the_password(
 ) -> None:
     monkeypatch.setenv("OS_AUTH_URL", "http://127.0.0.1:1/from-the-environment")
     module = Module(clouds(keystone([503, 500, 201])))
-    assert connect(module).session.get_token() == "t"
-    assert module.no_log_values == {PASSWORD}
+    assert connect(module).session.get_token() == "t3"
+    assert module.no_log_values == {PASSWORD, "t3"}
 
 
 def test_a_refused_password_fails_at_once(keystone: Callable[[list[int]], str], clouds: Callable[[str], Path]) -> None:
     with pytest.raises(Failed, match=r"refuses the cloud 'admin'(.|\n)*log of keystone"):
         connect(Module(clouds(keystone([401])), timeout=600))
+
+
+def test_the_token_of_a_login_serves_the_next_call(
+    keystone: Callable[[list[int]], str], clouds: Callable[[str], Path], asked: list[str], tokens: Path
+) -> None:
+    file = clouds(keystone([201, 503, 200]))
+    connect(Module(file))
+    assert tokens.stat().st_mode & 0o777 == 0o700
+    (kept,) = tokens.iterdir()
+    assert (kept.read_text(), kept.stat().st_mode & 0o777) == ("t1", 0o600)
+    # A Keystone that does not answer is waited for, as at a login.
+    module = Module(file)
+    assert connect(module).session.get_token() == "t1"
+    assert asked == ["LOGIN", "t1", "t1"] and module.no_log_values == {PASSWORD, "t1"}
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_a_token_that_keystone_does_not_take_any_more_is_replaced(
+    keystone: Callable[[list[int]], str], clouds: Callable[[str], Path], asked: list[str], tokens: Path, status: int
+) -> None:
+    file = clouds(keystone([201, status, 201]))
+    connect(Module(file))
+    assert connect(Module(file)).session.get_token() == "t3"
+    assert asked == ["LOGIN", "t1", "LOGIN"]
+    assert [kept.read_text() for kept in tokens.iterdir()] == ["t3"]
+
+
+def test_a_token_serves_only_who_has_the_same_password(
+    keystone: Callable[[list[int]], str], clouds: Callable[[str], Path], asked: list[str]
+) -> None:
+    file = clouds(keystone([201]))
+    connect(Module(file))
+    file.write_text(file.read_text().replace("username: admin", "username: other"))
+    connect(Module(file))
+    config = yaml.safe_load(file.read_text())
+    config["clouds"]["admin"]["auth"]["password"] = "wrong"
+    file.write_text(yaml.safe_dump(config))
+    connect(Module(file))
+    assert asked == ["LOGIN"] * 3
+
+
+def test_a_dry_run_keeps_no_token(
+    keystone: Callable[[list[int]], str], clouds: Callable[[str], Path], tokens: Path
+) -> None:
+    module = Module(clouds(keystone([201])))
+    module.check_mode = True
+    connect(module)
+    assert not tokens.parent.exists()
 
 
 def test_a_silent_keystone_fails_after_the_timeout(clouds: Callable[[str], Path]) -> None:
