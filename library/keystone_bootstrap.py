@@ -10,7 +10,8 @@ module: keystone_bootstrap
 short_description: Create or repair the administrator's account in Keystone
 version_added: "0.1.0"
 description:
-  - Logs in to Keystone as the administrator. Where that works nothing is done.
+  - Logs in to Keystone as the administrator. Where that works nothing is done. The token of an earlier call's login is
+    as good, as long as Keystone takes it: it revokes tokens together with a password.
   - Where Keystone answers and refuses, runs C(keystone-manage bootstrap), which creates the user, the project, the
     roles admin, manager, member, reader and service with their implications and the assignments, or resets the
     password of a user that exists. It creates no endpoint; the catalog does.
@@ -91,6 +92,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dry_run import not_looked_at
 from ansible.module_utils.earlier_calls import wait_for_earlier_call
+from ansible.module_utils.kept_token import TokenFile
 from ansible.module_utils.service_logs import unit_log
 
 POLL_SECONDS = 0.5
@@ -120,15 +122,30 @@ def login_request(params: dict[str, Any]) -> urllib.request.Request:
     )
 
 
-def login_status(params: dict[str, Any]) -> int | None:
-    """The status with which Keystone answers a login; None while it does not answer."""
+def ask(request: urllib.request.Request, timeout: float) -> tuple[int | None, str]:
+    """The status with which Keystone answers, None while it does not, and the token in its answer."""
     try:
-        with urllib.request.urlopen(login_request(params), timeout=params["timeout"]) as answer:
-            return int(answer.status)
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            return int(answer.status), answer.headers.get("X-Subject-Token") or ""
     except urllib.error.HTTPError as error:
-        return error.code
+        return error.code, ""
     except (OSError, http.client.HTTPException):
-        return None
+        return None, ""
+
+
+def login_status(params: dict[str, Any], keep: bool = True) -> int | None:
+    """The status with which Keystone answers a login; None while it does not answer. ``keep``: writes a token."""
+    url = f"{params['auth_url'].rstrip('/')}/auth/tokens?nocatalog"
+    login = (url, params["username"], params["domain"], params["project"], params["password"])
+    kept = TokenFile("\n".join(login))
+    if token := kept.read():
+        headers = {"X-Auth-Token": token, "X-Subject-Token": token}
+        if ask(urllib.request.Request(url, headers=headers), params["timeout"])[0] == http.client.OK:
+            return http.client.CREATED
+    status, token = ask(login_request(params), params["timeout"])
+    if status == http.client.CREATED and keep and token:
+        kept.write(token)
+    return status
 
 
 def unit_failed() -> bool:
@@ -206,7 +223,7 @@ def main() -> None:
     )
     wait_for_earlier_call(module, "keystone_bootstrap")
     params = module.params
-    status = login_status(params) if module.check_mode else wait_for_login(params)
+    status = login_status(params, keep=False) if module.check_mode else wait_for_login(params)
     interrupted = os.path.exists(BEGUN)
     if status == http.client.CREATED and not interrupted:
         module.exit_json(changed=False, reason="")

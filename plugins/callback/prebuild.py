@@ -18,16 +18,24 @@ description:
     processor for each. A run with little to do waits for that more than for anything else.
   - Packs the modules of the project in a process of its own when a playbook begins, into the run's own cache,
     where the tasks then find them. What is not there in time, or cannot be packed, is packed as ever.
+  - Keeps what it has packed in C(.cache/prebuild) of the project, for later runs with the same sources and the same
+    Ansible, which then pack nothing.
   - Prints nothing. Packs nothing on a computer with one processor.
 requirements:
   - allowed in configuration (C(callback_plugins))
 """
 
+import contextlib
+import hashlib
 import os
+import shutil
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import ansible.constants as C
+import ansible.release
 from ansible.executor.module_common import modify_module
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.callback import CallbackBase
@@ -36,7 +44,9 @@ from ansible.template import Templar, trust_as_template
 
 PROJECT = Path(__file__).resolve().parents[2]
 LIBRARY = PROJECT / "library"
+SOURCES = (LIBRARY, PROJECT / "module_utils")
 ACTIONS = PROJECT / "plugins" / "action"
+KEPT = PROJECT / ".cache" / "prebuild"
 # In the order in which a deployment needs them; the others follow.
 FIRST = ("preflight_facts", "apt_packages", "network_bridge", "config_files", "systemd_units", "guest_image")
 
@@ -67,6 +77,46 @@ def pack(name: str) -> None:
     )
 
 
+def packed() -> Path:
+    """Where this run's tasks look for packed modules."""
+    return Path(C.DEFAULT_LOCAL_TMP) / "ansiballz_cache"
+
+
+def fingerprint() -> str:
+    """Another one for all that could make a packed module another one."""
+    files = [(path, path.stat()) for source in SOURCES for path in sorted(source.glob("*.py"))]
+    about = [ansible.release.__version__, ansible.release.__file__, sys.version, C.DEFAULT_MODULE_COMPRESSION]
+    about += [f"{path} {stat.st_mtime_ns} {stat.st_size}" for path, stat in files]
+    return hashlib.sha256("\n".join(about).encode()).hexdigest()[:16]
+
+
+def take(kept: Path) -> bool:
+    """Give the run what an earlier one has packed. Whether there was any."""
+    try:
+        shutil.copytree(kept, packed(), dirs_exist_ok=True)
+    except OSError:
+        # There is none, or it was replaced meanwhile. Half a file would not be recognised as such.
+        shutil.rmtree(packed(), ignore_errors=True)
+        return False
+    return True
+
+
+def keep(kept: Path) -> None:
+    """Keep what this run has packed, in place of what was kept before."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(dir=kept.parent))
+    for name in modules():
+        for path in packed().glob(f"*.{name}-*"):
+            if not path.name.endswith((".lock", "-part")):
+                shutil.copy(path, new)
+    # Complete or not at all. It fails where another run has done it at the same time.
+    with contextlib.suppress(OSError):
+        new.rename(kept)
+    for other in kept.parent.iterdir():
+        if other != kept:
+            shutil.rmtree(other, ignore_errors=True)
+
+
 class CallbackModule(CallbackBase):
     """Entry point for Ansible."""
 
@@ -76,7 +126,8 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         load()
-        if len(os.sched_getaffinity(0)) < 2:
+        kept = KEPT / fingerprint()
+        if take(kept) or len(os.sched_getaffinity(0)) < 2:
             return
         run = os.getpid()
         if os.fork():
@@ -88,7 +139,8 @@ class CallbackModule(CallbackBase):
                 os.dup2(nothing, stream)
             for name in modules():
                 if os.getppid() != run:
-                    break
+                    return
                 pack(name)
+            keep(kept)
         finally:
             os._exit(0)

@@ -10,6 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from plugins.callback import prebuild
+
 PROJECT = Path(__file__).resolve().parents[2]
 PLAYBOOK = """
 - hosts: localhost
@@ -44,3 +48,44 @@ def test_what_every_task_needs_is_loaded_before_the_first_one(tmp_path: Path) ->
     early = set(re.findall(loaded, before))
     assert {Path(path).name for path in early} >= {"core.py", "cloud.py", "config_files.py"}
     assert {path for path in re.findall(loaded, task) if "/filter/" in path or "/test/" in path} == set()
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where packed modules are kept, of a project with one module, for a run with a directory of its own."""
+    library = tmp_path / "library"
+    library.mkdir()
+    (library / "look.py").write_text("one")
+    monkeypatch.setattr(prebuild, "LIBRARY", library)
+    monkeypatch.setattr(prebuild, "SOURCES", (library,))
+    monkeypatch.setattr(prebuild.C, "DEFAULT_LOCAL_TMP", str(tmp_path / "run"))
+    return tmp_path / "kept" / prebuild.fingerprint()
+
+
+def test_a_later_run_takes_what_was_packed(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not prebuild.take(kept)
+    name = "ansible.legacy.look-ZIP_DEFLATED-none"
+    prebuild.packed().mkdir(parents=True)
+    for file in (name, f"{name}.lock", "ansible.legacy.other-ZIP_DEFLATED-none"):
+        (prebuild.packed() / file).write_text("packed")
+    (kept.parent / "of older sources").mkdir(parents=True)
+    # Twice, as by two runs at the same time.
+    for _ in range(2):
+        prebuild.keep(kept)
+        assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+        assert kept.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr(prebuild.C, "DEFAULT_LOCAL_TMP", str(tmp_path / "later"))
+    assert prebuild.take(kept)
+    assert [(path.name, path.read_text()) for path in prebuild.packed().iterdir()] == [(name, "packed")]
+
+
+def test_other_sources_are_packed_anew(kept: Path) -> None:
+    (prebuild.LIBRARY / "look.py").write_text("another one")
+    assert prebuild.fingerprint() != kept.name
+
+
+def test_what_cannot_be_taken_leaves_nothing(kept: Path) -> None:
+    kept.mkdir(parents=True)
+    (kept / "one").write_text("one")
+    (kept / "broken").symlink_to("nowhere")
+    assert not prebuild.take(kept) and not prebuild.packed().exists()

@@ -17,6 +17,7 @@ from typing import Any
 
 import keystone_bootstrap
 import pytest
+from ansible.module_utils import kept_token
 from ansible.module_utils.testing import patch_module_args
 
 PASSWORD = "@:/%$#'\"\\ x"
@@ -38,13 +39,26 @@ class Keystone:
         self.directory = directory
         self.first: list[int] = []  # statuses of its first answers
         self.requests: list[dict[str, Any]] = []
+        self.looks = 0
         keystone = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 keystone.requests.append({"path": self.path, "body": body})
-                self.send_response(keystone.first.pop(0) if keystone.first else keystone.login(body))
+                status = keystone.first.pop(0) if keystone.first else keystone.login(body)
+                self.send_response(status)
+                if status == 201:
+                    self.send_header("X-Subject-Token", "t")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def do_GET(self) -> None:
+                assert self.headers["X-Auth-Token"] == self.headers["X-Subject-Token"] == "t"
+                keystone.looks += 1
+                stored = keystone.directory / "password"
+                # Keystone revokes tokens when the password changes.
+                self.send_response(200 if stored.exists() and stored.read_text() == PASSWORD else 404)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
@@ -94,6 +108,7 @@ def keystone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keysto
     monkeypatch.setattr(keystone_bootstrap, "subprocess", SimpleNamespace(run=as_this_user))
     monkeypatch.setattr(keystone_bootstrap, "unit_log", lambda unit: f"log of {unit}")
     monkeypatch.setattr(keystone_bootstrap, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(kept_token, "TOKENS", str(tmp_path / "run" / "tokens"))
     monkeypatch.setattr(keystone_bootstrap, "BEGUN", str(tmp_path / "state" / "begun"))
     made = Keystone(tmp_path)
     yield made
@@ -151,6 +166,22 @@ def test_a_changed_password_is_repaired(keystone: Keystone, capsys: pytest.Captu
     (keystone.directory / "password").write_text("another")
     assert run(capsys, keystone)["changed"] is True
     assert (keystone.directory / "password").read_text() == PASSWORD
+
+
+def test_a_token_serves_as_a_login_until_the_password_changes(
+    keystone: Keystone, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (keystone.directory / "password").write_text(PASSWORD)
+    assert run(capsys, keystone, _ansible_check_mode=True)["changed"] is False
+    assert not (tmp_path / "run").exists()
+    for _ in range(3):
+        assert run(capsys, keystone)["changed"] is False
+    assert (len(keystone.requests), keystone.looks) == (2, 2)
+    (keystone.directory / "password").write_text("another")
+    assert run(capsys, keystone)["changed"] is True
+    # Of another user, or with another password, it is none.
+    assert run(capsys, keystone, username="other", _ansible_check_mode=True)["changed"] is True
+    assert run(capsys, keystone, password="wrong", _ansible_check_mode=True)["changed"] is True
 
 
 def test_the_login_is_to_the_project(keystone: Keystone, capsys: pytest.CaptureFixture[str]) -> None:
