@@ -4,13 +4,17 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+from ansible.executor.module_common import _CachedModule
 
 from plugins.callback import prebuild
 
@@ -77,6 +81,45 @@ def test_a_later_run_takes_what_was_packed(kept: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(prebuild.C, "DEFAULT_LOCAL_TMP", str(tmp_path / "later"))
     assert prebuild.take(kept)
     assert [(path.name, path.read_text()) for path in prebuild.packed().iterdir()] == [(name, "packed")]
+
+
+def archive_of(source: str, byte_code: bytes | None = None) -> bytes:
+    """A zip file with one module; with its byte code, or with the one given."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("look.py", source)
+        if byte_code is not None:
+            archive.writestr("look.pyc", byte_code)
+    return made.getvalue()
+
+
+def imported(archive: bytes, path: Path) -> str:
+    """What the module in a zip file prints."""
+    path.write_bytes(archive)
+    command = [sys.executable, "-c", "import sys; sys.path.insert(0, sys.argv[1]); import look", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_byte_code_is_imported_in_place_of_its_source(tmp_path: Path) -> None:
+    complete = prebuild.with_byte_code(archive_of("print('source')"), {})
+    assert imported(complete, tmp_path / "complete.zip") == "source\n"
+    with zipfile.ZipFile(io.BytesIO(complete)) as archive:
+        byte_code = archive.read("look.pyc")
+    assert imported(archive_of("print('not read')", byte_code), tmp_path / "byte_code.zip") == "source\n"
+    # Another Python's begins with another number, and the source counts.
+    other = b"\0\0" + byte_code[2:]
+    assert imported(archive_of("print('compiled')", other), tmp_path / "other.zip") == "compiled\n"
+
+
+def test_packed_modules_get_byte_code(tmp_path: Path) -> None:
+    module = _CachedModule(zip_data=base64.b64encode(archive_of("one = 1")), metadata=None, source_mapping={})
+    module.dump(str(tmp_path / "module"))
+    (tmp_path / "unknown").write_text("not a packed module")
+    prebuild.add_byte_code(tmp_path)
+    found = _CachedModule.load(str(tmp_path / "module"))
+    with zipfile.ZipFile(io.BytesIO(base64.b64decode(found.zip_data))) as archive:
+        assert archive.namelist() == ["look.py", "look.pyc"]
+    assert (tmp_path / "unknown").read_text() == "not a packed module"
 
 
 def test_other_sources_are_packed_anew(kept: Path) -> None:
