@@ -95,6 +95,14 @@ def test_no_service_restarts_again_and_again(host: Any) -> None:
 
 
 @pytest.mark.on("controller", "compute")
+def test_no_unit_lost_the_directory_that_it_shares(host: Any) -> None:
+    # The services of Nova share /run/nova and /run/lock/nova, and have restarted together more than once before this.
+    done = host.run("systemctl show --property=RuntimeDirectoryPreserve 'nova-*.service' 'neutron-*.service'")
+    assert set(done.stdout.split()) == {"RuntimeDirectoryPreserve=yes"}
+    assert host.run("journalctl --no-pager --quiet --identifier=systemd --grep=RUNTIME_DIRECTORY").stdout == ""
+
+
+@pytest.mark.on("controller", "compute")
 def test_no_guard_against_starting_services_is_left(host: Any) -> None:
     assert not host.file("/usr/sbin/policy-rc.d").exists
 
