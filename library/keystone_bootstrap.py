@@ -11,7 +11,7 @@ short_description: Create or repair the administrator's account in Keystone
 version_added: "0.1.0"
 description:
   - Logs in to Keystone as the administrator. Where that works nothing is done. The token of an earlier call's login is
-    as good, as long as Keystone takes it: it revokes tokens together with a password.
+    as good while Keystone takes it, since tokens are revoked together with a password.
   - Where Keystone answers and refuses, runs C(keystone-manage bootstrap), which creates the user, the project, the
     roles admin, manager, member, reader and service with their implications and the assignments, or resets the
     password of a user that exists. It creates no endpoint; the catalog does.
