@@ -100,6 +100,11 @@ UNIT = "keystone.service"
 BEGUN = "/var/lib/kilonova/keystone_bootstrap.begun"
 
 
+def tokens_url(params: dict[str, Any]) -> str:
+    """Where a token is got, and looked at."""
+    return f"{params['auth_url'].rstrip('/')}/auth/tokens?nocatalog"
+
+
 def login_request(params: dict[str, Any]) -> urllib.request.Request:
     """The request for a token of the administrator in the administrator's project."""
     domain = {"name": params["domain"]}
@@ -115,7 +120,7 @@ def login_request(params: dict[str, Any]) -> urllib.request.Request:
         }
     }
     return urllib.request.Request(
-        f"{params['auth_url'].rstrip('/')}/auth/tokens?nocatalog",
+        tokens_url(params),
         data=json.dumps(body).encode(),
         headers={"Content-Type": "application/json"},
         method="POST",
@@ -135,7 +140,7 @@ def ask(request: urllib.request.Request, timeout: float) -> tuple[int | None, st
 
 def login_status(params: dict[str, Any], keep: bool = True) -> int | None:
     """The status with which Keystone answers a login; None while it does not answer. ``keep``: writes a token."""
-    url = f"{params['auth_url'].rstrip('/')}/auth/tokens?nocatalog"
+    url = tokens_url(params)
     login = (url, params["username"], params["domain"], params["project"], params["password"])
     kept = TokenFile("\n".join(login))
     if token := kept.read():
