@@ -3,9 +3,9 @@
 """Tokens of Keystone's that later calls of modules on the same host use again.
 
 Keystone takes a third of a second of a processor to compare a password with its hash, on purpose, and a run compares
-about ten. Looking at a token takes it 15 ms and says as much: Keystone revokes the tokens of a user whose password changes
-or who is disabled, so that one which it still takes came from the password that still counts. Whoever can read these
-files can read the clouds file with the administrator's password, too.
+about ten. Looking at a token takes it 15 ms and says as much: Keystone revokes the tokens of a user whose password
+changes or who is disabled, so that one which it still takes came from the password that still counts. Whoever can read
+these files can read the clouds file with the administrator's password, too.
 """
 
 from __future__ import annotations
