@@ -20,9 +20,8 @@ description:
     where the tasks then find them. What is not there in time, or cannot be packed, is packed as ever.
   - Keeps what it has packed in C(.cache/prebuild) of the project, for later runs with the same sources and the same
     Ansible, which then pack nothing.
-  - What is kept also has the byte code of each source beside it, where this computer's Python is that of the hosts
-    (Debian 13 has 3.13). Python on the host then need not compile what it imports, a tenth of a second for each
-    module. Another Python finds that the byte code is not for it, and compiles the source.
+  - What is kept tells the host to keep its sources, too, below C(/run/kilonova/code), where only root reads and writes.
+    Python on the host then compiles them once and not in every call, a tenth of a second for each.
   - Prints nothing. Packs nothing on a computer with one processor.
 requirements:
   - allowed in configuration (C(callback_plugins))
@@ -35,11 +34,11 @@ import hashlib
 import io
 import os
 import pickle
-import py_compile
 import shutil
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +55,9 @@ LIBRARY = PROJECT / "library"
 SOURCES = (LIBRARY, PROJECT / "module_utils")
 ACTIONS = PROJECT / "plugins" / "action"
 # What tells that Ansible's packed modules are not what this was written for (ansible-core 2.19).
-UNKNOWN_SHAPE = (AttributeError, TypeError, ValueError, pickle.PickleError, zipfile.BadZipFile)
-# Debian 13's.
-HOSTS_PYTHON = (3, 13)
+UNKNOWN_SHAPE = (AttributeError, KeyError, TypeError, ValueError, pickle.PickleError, zipfile.BadZipFile)
+PACKAGE = "ansible"
+KEEPER = PROJECT / "module_utils" / "kept_code.py"
 KEPT = PROJECT / ".cache" / "prebuild"
 # In the order in which a deployment needs them; the others follow.
 FIRST = ("preflight_facts", "apt_packages", "network_bridge", "config_files", "systemd_units", "guest_image")
@@ -114,51 +113,57 @@ def take(kept: Path) -> bool:
     return True
 
 
-def byte_code(source: bytes, name: str, made: dict[bytes, bytes]) -> bytes:
-    """A source compiled, once for all modules that have it."""
-    if source not in made:
-        with tempfile.TemporaryDirectory() as directory:
-            path, compiled = Path(directory) / "source.py", Path(directory) / "compiled"
-            path.write_bytes(source)
-            # Source and byte code never part, so that nothing has to be compared when it is imported.
-            unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
-            py_compile.compile(
-                str(path), str(compiled), dfile=name, doraise=True, optimize=0, invalidation_mode=unchecked
-            )
-            made[source] = compiled.read_bytes()
-    return made[source]
+def entries_of(archive: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(archive)) as packed:
+        return {name: packed.read(name) for name in packed.namelist()}
 
 
-def with_byte_code(archive: bytes, made: dict[bytes, bytes]) -> bytes:
-    """A zip file of sources, with each one's byte code where zipimport looks for it first."""
-    with zipfile.ZipFile(io.BytesIO(archive)) as old:
-        entries = {name: old.read(name) for name in old.namelist()}
+def archive_of(entries: Mapping[str, bytes]) -> bytes:
     result = io.BytesIO()
-    with zipfile.ZipFile(result, "w", zipfile.ZIP_DEFLATED) as new:
+    with zipfile.ZipFile(result, "w", zipfile.ZIP_DEFLATED) as packed:
         for name, content in entries.items():
-            new.writestr(name, content)
-            if name.endswith(".py"):
-                new.writestr(f"{name}c", byte_code(content, name, made))
+            packed.writestr(name, content)
     return result.getvalue()
 
 
-def add_byte_code(directory: Path) -> None:
-    """Give packed modules their byte code. Where Ansible keeps them in another shape, they stay as they are."""
-    made: dict[bytes, bytes] = {}
-    for path in sorted(directory.iterdir()):
-        try:
-            module = pickle.loads(path.read_bytes())
-            archive = with_byte_code(base64.b64decode(module.zip_data), made)
-            content = pickle.dumps(dataclasses.replace(module, zip_data=base64.b64encode(archive)))
-        except (
-            AttributeError,
-            TypeError,
-            ValueError,
-            pickle.PickleError,
-            zipfile.BadZipFile,
-            py_compile.PyCompileError,
-        ):
-            continue
+def sources_name(archives: Iterable[Mapping[str, bytes]]) -> str:
+    """A name for what all archives have together, another one for other sources; empty where two of them differ."""
+    together: dict[str, bytes] = {}
+    for entries in archives:
+        for name, content in entries.items():
+            if together.setdefault(name, content) != content:
+                return ""
+    text = "\n".join(f"{name} {hashlib.sha256(content).hexdigest()}" for name, content in sorted(together.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def kept_by_the_host(entries: Mapping[str, bytes], sources: str, module: str) -> dict[str, bytes]:
+    """The same module, which imports Ansible's package from where the host keeps it (module_utils/kept_code.py)."""
+    begin = f"\nfrom {PACKAGE}.{KEEPER.stem} import locate\n__path__ = locate(__path__, {sources!r}, {module!r})\n"
+    start = f"{PACKAGE}/__init__.py"
+    return {
+        **entries,
+        start: entries[start] + begin.encode(),
+        f"{PACKAGE}/{KEEPER.name}": KEEPER.read_bytes(),
+    }
+
+
+def let_hosts_keep(directory: Path) -> None:
+    """Let hosts keep packed modules' sources. Where Ansible packs them in another shape, they stay as they are."""
+    try:
+        modules = {path: pickle.loads(path.read_bytes()) for path in sorted(directory.iterdir())}
+        archives = {path: entries_of(base64.b64decode(module.zip_data)) for path, module in modules.items()}
+        sources = sources_name(archives.values())
+        if not sources:
+            return
+        packed = {path: archive_of(kept_by_the_host(entries, sources, path.name)) for path, entries in archives.items()}
+        made = {
+            path: pickle.dumps(dataclasses.replace(modules[path], zip_data=base64.b64encode(archive)))
+            for path, archive in packed.items()
+        }
+    except UNKNOWN_SHAPE:
+        return
+    for path, content in made.items():
         path.write_bytes(content)
 
 
@@ -170,8 +175,7 @@ def keep(kept: Path) -> None:
         for path in packed().glob(f"*.{name}-*"):
             if not path.name.endswith((".lock", "-part")):
                 shutil.copy(path, new)
-    if sys.version_info[:2] == HOSTS_PYTHON:
-        add_byte_code(new)
+    let_hosts_keep(new)
     # Complete or not at all. It fails where another run has done it at the same time.
     with contextlib.suppress(OSError):
         new.rename(kept)

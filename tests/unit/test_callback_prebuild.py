@@ -5,12 +5,10 @@
 from __future__ import annotations
 
 import base64
-import io
 import os
 import re
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -83,43 +81,68 @@ def test_a_later_run_takes_what_was_packed(kept: Path, tmp_path: Path, monkeypat
     assert [(path.name, path.read_text()) for path in prebuild.packed().iterdir()] == [(name, "packed")]
 
 
-def archive_of(source: str, byte_code: bytes | None = None) -> bytes:
-    """A zip file with one module; with its byte code, or with the one given."""
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
-        archive.writestr("look.py", source)
-        if byte_code is not None:
-            archive.writestr("look.pyc", byte_code)
-    return made.getvalue()
-
-
-def imported(archive: bytes, path: Path) -> str:
-    """What the module in a zip file prints."""
-    path.write_bytes(archive)
-    command = [sys.executable, "-c", "import sys; sys.path.insert(0, sys.argv[1]); import look", str(path)]
+def run_module(packed: bytes, tmp_path: Path) -> str:
+    """What a packed module prints when Python runs it as Ansible lets it run."""
+    (tmp_path / "module.zip").write_bytes(packed)
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import ansible.legacy.look as look; print(look.__file__)"
+    command = [sys.executable, "-I", "-c", code, str(tmp_path / "module.zip")]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def test_byte_code_is_imported_in_place_of_its_source(tmp_path: Path) -> None:
-    complete = prebuild.with_byte_code(archive_of("print('source')"), {})
-    assert imported(complete, tmp_path / "complete.zip") == "source\n"
-    with zipfile.ZipFile(io.BytesIO(complete)) as archive:
-        byte_code = archive.read("look.pyc")
-    assert imported(archive_of("print('not read')", byte_code), tmp_path / "byte_code.zip") == "source\n"
-    # Another Python's begins with another number, and the source counts.
-    other = b"\0\0" + byte_code[2:]
-    assert imported(archive_of("print('compiled')", other), tmp_path / "other.zip") == "compiled\n"
+def dump(path: Path, entries: dict[str, bytes]) -> None:
+    """A packed module as Ansible keeps it."""
+    zip_data = base64.b64encode(prebuild.archive_of(entries))
+    _CachedModule(zip_data=zip_data, metadata=None, source_mapping={}).dump(str(path))
 
 
-def test_packed_modules_get_byte_code(tmp_path: Path) -> None:
-    module = _CachedModule(zip_data=base64.b64encode(archive_of("one = 1")), metadata=None, source_mapping={})
-    module.dump(str(tmp_path / "module"))
-    (tmp_path / "unknown").write_text("not a packed module")
-    prebuild.add_byte_code(tmp_path)
-    found = _CachedModule.load(str(tmp_path / "module"))
-    with zipfile.ZipFile(io.BytesIO(base64.b64decode(found.zip_data))) as archive:
-        assert archive.namelist() == ["look.py", "look.pyc"]
-    assert (tmp_path / "unknown").read_text() == "not a packed module"
+def entries_in(path: Path) -> dict[str, bytes]:
+    return prebuild.entries_of(base64.b64decode(_CachedModule.load(str(path)).zip_data))
+
+
+LOOK = {"ansible/__init__.py": b"", "ansible/legacy/__init__.py": b"", "ansible/legacy/look.py": b"print('looked')"}
+
+
+def test_packed_modules_are_imported_from_where_the_host_keeps_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = tmp_path / "kept_code.py"
+    keeper.write_text(prebuild.KEEPER.read_text().replace("/run/kilonova", str(tmp_path / "host")))
+    monkeypatch.setattr(prebuild, "KEEPER", keeper)
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    dump(packed / "look", LOOK)
+    dump(packed / "other", {"ansible/__init__.py": b"", "ansible/legacy/other.py": b"2"})
+    prebuild.let_hosts_keep(packed)
+    archive = prebuild.archive_of(entries_in(packed / "look"))
+    kept = f"looked\n{tmp_path}/host/code/"
+    # The first call unpacks, the second one finds it there, with its byte code.
+    for _ in range(2):
+        assert run_module(archive, tmp_path).startswith(kept)
+    (directory,) = (tmp_path / "host" / "code").iterdir()
+    assert list((directory / "ansible" / "legacy" / "__pycache__").glob("look.*.pyc"))
+    assert not (directory / "ansible" / "legacy" / "other.py").exists()
+    # Where nothing can be kept, the module is complete.
+    (tmp_path / "host").chmod(0o777)
+    assert run_module(archive, tmp_path) == f"looked\n{tmp_path}/module.zip/ansible/legacy/look.py\n"
+
+
+@pytest.mark.parametrize("other", ["not a packed module", "another source of the same name", "no package ansible"])
+def test_what_is_packed_in_another_way_stays_as_it_is(tmp_path: Path, other: str) -> None:
+    dump(tmp_path / "look", LOOK)
+    if other == "not a packed module":
+        (tmp_path / "other").write_text(other)
+    else:
+        entries = {"ansible/__init__.py": b"1"} if other.startswith("another") else {"look.py": b""}
+        dump(tmp_path / "other", entries)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    prebuild.let_hosts_keep(tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_other_sources_have_another_name() -> None:
+    name = prebuild.sources_name([LOOK, {"ansible/__init__.py": b""}])
+    assert name == prebuild.sources_name([LOOK]) != ""
+    assert prebuild.sources_name([{**LOOK, "ansible/legacy/look.py": b"print('another')"}]) not in ("", name)
 
 
 def test_other_sources_are_packed_anew(kept: Path) -> None:
