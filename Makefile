@@ -76,7 +76,7 @@ drift: $(STAMP) ## List what differs from the inventory (exit code 2), changing 
 	@$(PLAYBOOK) playbooks/drift.yml --check
 
 .PHONY: bench
-bench: ## Compare site.yml with a deployment by hand, and with its next runs (ROUNDS=3 ONLY=a,b,c,d)
+bench: ## Compare site.yml with a deployment by hand, and with its next runs (ROUNDS=3 ONLY=a,b,c,d,e)
 	@$(NEED_ROOT)
 	@$(MAKE) setup
 	@$(BIN)/python -m tools.bench --rounds $(ROUNDS) --only '$(ONLY)' --args '$(ARGS)' $(if $(KEEP),--keep) \

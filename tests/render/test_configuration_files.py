@@ -42,7 +42,8 @@ def ini(text: str, delimiters: tuple[str, ...] = ("=",)) -> configparser.ConfigP
     parser = configparser.ConfigParser(
         interpolation=None, strict=True, delimiters=delimiters, comment_prefixes=("#",), default_section="none"
     )
-    parser.read_string(text)
+    # uWSGI has one option for all variables of the environment; the same variable twice would still be a mistake.
+    parser.read_string(re.sub(r"^env = (\w+)=", r"env \1 = ", text, flags=re.MULTILINE))
     return parser
 
 
@@ -325,18 +326,47 @@ def test_tunnels_have_their_own_bridge_where_they_have_an_interface() -> None:
 
 
 @pytest.mark.parametrize("option", ["DEFAULT/debug", "made_up/option"])
-def test_overrides_reach_the_file(option: str) -> None:
-    section, _, name = option.partition("/")
+@pytest.mark.parametrize(
+    ("variable", "name"),
+    [
+        ("nova_conf_overrides", "nova.conf"),
+        ("nova_api_conf_overrides", "nova-api.conf"),
+        ("nova_scheduler_conf_overrides", "nova-scheduler.conf"),
+    ],
+)
+def test_overrides_reach_the_file(option: str, variable: str, name: str) -> None:
+    section, _, key = option.partition("/")
     sample = rendering.load("all_in_one")
-    variables = sample.variables("cloud1") | {"nova_conf_overrides": {section: {name: "from the site"}}}
+    variables = sample.variables("cloud1") | {variable: {section: {key: "from the site"}}}
     service = next(service for service in sample.services("cloud1") if service["name"] == "nova")
-    files = [
-        item | {"overrides": variables["nova_conf_overrides"]}
-        for item in service["files"]
-        if item["dest"].endswith("nova.conf")
-    ]
+    (file,) = [item for item in service["files"] if item["dest"] == f"/etc/nova/{name}"]
+    assert file["overrides_name"] == variable
+    files = [file | {"overrides": variables[variable]}]
     text = sample.render("cloud1", service | {"files": files}, variables)[0].text
-    assert ini(text or "").get(section, name) == "from the site"
+    assert ini(text or "").get(section, key) == "from the site"
+
+
+def test_what_the_services_of_nova_are_told_to_read_is_what_restarts_them() -> None:
+    sample = rendering.load("all_in_one")
+    service = next(service for service in sample.services("cloud1") if service["name"] == "nova")
+    reads = {unit["name"].removesuffix(".service"): set(unit["reads"]) for unit in service["units"]}
+    for name in ("nova-scheduler", "nova-conductor"):
+        named = re.findall(r"--config-file=([^\s\"]+)", text_of("all_in_one", "cloud1", f"/etc/default/{name}"))
+        # A later one counts more.
+        assert named == ["/etc/nova/nova.conf", "/etc/nova/nova-scheduler.conf"]
+        assert {*named, f"/etc/default/{name}"} == reads[name]
+    for name in ("nova-api", "nova-api-metadata"):
+        text = text_of("all_in_one", "cloud1", f"/etc/nova/{name}-uwsgi.ini")
+        (named,) = re.findall(r"^env = OS_NOVA_CONFIG_FILES=(.+)$", text, re.MULTILINE)
+        files = [f"/etc/nova/{file}" for file in named.split(";")]
+        # Nova takes the first one for the pipeline's configuration.
+        assert files == ["/etc/nova/api-paste.ini", "/etc/nova/nova.conf", "/etc/nova/nova-api.conf"]
+        assert {*files, f"/etc/nova/{name}-uwsgi.ini", f"/etc/default/{name}"} == reads[name]
+
+
+def test_computes_give_out_tokens_for_as_long_as_the_inventory_says() -> None:
+    for host in ("ctl1", "cmp1"):
+        assert ini(text_of("multihost", host, "/etc/nova/nova.conf")).get("consoleauth", "token_ttl") == "600"
 
 
 def test_every_template_is_rendered_here_or_used_by_a_task() -> None:

@@ -36,8 +36,8 @@ def run_of(*tasks: tuple[str, float, float], begin: float = 100.0, end: float = 
 @pytest.mark.parametrize(
     ("only", "inventory", "parts"),
     [
-        ("", "", "abcd"),
-        ("", "inventory/mysite", "cd"),
+        ("", "", "abcde"),
+        ("", "inventory/mysite", "cde"),
         ("c", "inventory/mysite", "c"),
         ("d, B", "", "bd"),
         ("a", "", "a"),
@@ -49,7 +49,7 @@ def test_what_is_measured(only: str, inventory: str, parts: str) -> None:
 
 @pytest.mark.parametrize(
     ("only", "inventory", "message"),
-    [("e", "", "no e"), ("a,c", "", "add b"), ("b", "inventory/mysite", "Leave INVENTORY out")],
+    [("f", "", "no f"), ("a,c", "", "add b"), ("b", "inventory/mysite", "Leave INVENTORY out")],
 )
 def test_options_that_do_not_fit_together(only: str, inventory: str, message: str) -> None:
     with pytest.raises(bench.UsageError, match=message):
@@ -68,20 +68,24 @@ def test_order_alternates() -> None:
 
 def test_the_changed_option_leaves_the_others() -> None:
     overrides: dict[str, Any] = {"DEFAULT": {"debug": True}, "api": {"max_limit": 50, "x": 1}}
-    assert bench.changed_option(overrides) == {"DEFAULT": {"debug": True}, "api": {"max_limit": 51, "x": 1}}
+    assert bench.changed_option("some_overrides", overrides) == {
+        "DEFAULT": {"debug": True},
+        "api": {"max_limit": 51, "x": 1},
+    }
     assert overrides["api"]["max_limit"] == 50
-    assert bench.changed_option(None) == {"api": {"max_limit": 1001}}
+    assert bench.changed_option("some_overrides", None) == {"api": {"max_limit": 1001}}
 
 
 def test_overrides_that_cannot_be_added_to() -> None:
-    with pytest.raises(lab.BenchError, match="no mapping"):
-        bench.changed_option("{{ somewhere_else }}")
+    with pytest.raises(lab.BenchError, match="some_overrides is no mapping"):
+        bench.changed_option("some_overrides", "{{ somewhere_else }}")
 
 
-def test_units_that_read_nova_conf() -> None:
-    units = bench.units_reading(bench.NOVA_CONF, bench.service_maps())
-    assert {"nova-api.service", "nova-compute.service", "nova-novncproxy.service"} <= units
-    assert all(unit.startswith("nova-") for unit in units)
+def test_units_that_read_what_is_changed() -> None:
+    readers = {letter: bench.units_reading(path, bench.service_maps()) for letter, (_, path) in bench.CHANGED.items()}
+    assert readers["d"] == {"nova-api.service", "nova-api-metadata.service"}
+    assert {"nova-api.service", "nova-compute.service", "nova-novncproxy.service"} <= readers["e"]
+    assert all(unit.startswith("nova-") for unit in readers["e"])
 
 
 def test_a_directory_that_is_read_holds_its_files_only() -> None:

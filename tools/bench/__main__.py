@@ -38,8 +38,12 @@ from tools.bench.lab import (
     wait_for_quiet,
 )
 
-NOVA_CONF = "/etc/nova/nova.conf"
-# The option that (d) changes: every unit of Nova's reads the file, and no guest or client notices the value.
+# What (d) and (e) change: the variable, and the file that it ends up in.
+CHANGED = {
+    "d": ("nova_api_conf_overrides", "/etc/nova/nova-api.conf"),
+    "e": ("nova_conf_overrides", "/etc/nova/nova.conf"),
+}
+# The option, in both: no guest or client notices the value.
 OPTION = ("api", "max_limit")
 OPTION_DEFAULT = 1000
 
@@ -55,15 +59,15 @@ def parts_of(only: str, inventory: str) -> str:
     unknown = [part for part in asked if part not in figures.MEANING]
     if unknown:
         raise UsageError(f"ONLY={only}: there is no {', '.join(unknown)}; name some of {', '.join(figures.MEANING)}.")
-    parts = "".join(letter for letter in figures.MEANING if letter in (asked or ("cd" if inventory else "abcd")))
+    parts = "".join(letter for letter in figures.MEANING if letter in (asked or ("cde" if inventory else "abcde")))
     if inventory and set("ab") & set(parts):
         raise UsageError(
-            f"INVENTORY={inventory} is a cloud that exists, on which only c and d can be measured: a and b begin on "
-            "bare machines, which the benchmark makes itself. Leave INVENTORY out, or say ONLY=c,d."
+            f"INVENTORY={inventory} is a cloud that exists, on which only c, d and e can be measured: a and b begin "
+            "on bare machines, which the benchmark makes itself. Leave INVENTORY out, or say ONLY=c,d,e."
         )
-    if "a" in parts and "b" not in parts and set("cd") & set(parts):
+    if "a" in parts and "b" not in parts and set("cde") & set(parts):
         raise UsageError(
-            "c and d are measured on the cloud that b has made: add b, or leave a out for a cloud that exists."
+            "c, d and e are measured on the cloud that b has made: add b, or leave a out for a cloud that exists."
         )
     return parts
 
@@ -73,14 +77,12 @@ def order(number: int, sides: Sequence[str]) -> list[str]:
     return list(sides) if number % 2 else list(reversed(sides))
 
 
-def changed_option(overrides: Any) -> dict[str, Any]:
-    """nova_conf_overrides as they are, with another value for one option."""
+def changed_option(variable: str, overrides: Any) -> dict[str, Any]:
+    """The value of a variable with overrides as it is, with another value for one option."""
     section, option = OPTION
     wanted = copy.deepcopy(overrides) if overrides else {}
     if not isinstance(wanted, dict) or not isinstance(wanted.setdefault(section, {}), dict):
-        raise BenchError(
-            f"nova_conf_overrides is no mapping of mappings, so (d) cannot add [{section}] {option} to it."
-        )
+        raise BenchError(f"{variable} is no mapping of mappings, so that [{section}] {option} cannot be added to it.")
     wanted[section][option] = int(wanted[section].get(option, OPTION_DEFAULT)) + 1
     return wanted
 
@@ -187,16 +189,19 @@ class Bench:
             try:
                 self.again(cloud)
             finally:
-                if "d" in self.parts:
-                    self.say("  putting the option back")
+                if set(CHANGED) & set(self.parts):
+                    self.say("  putting the options back")
                     cloud.site(self.log("back"))
 
     def again(self, cloud: Cloud) -> None:
-        """c and d, as far as they are asked for."""
+        """c, d and e, as far as they are asked for."""
         if "c" in self.parts:
             self.nothing_to_do(cloud)
-        if "d" in self.parts:
-            self.one_option(cloud)
+        changed: dict[str, Any] = {}
+        for letter in CHANGED:
+            if letter in self.parts:
+                # What an earlier one has changed stays, so that each run meets one change.
+                changed |= self.one_option(cloud, letter, changed)
 
     def measured(self, cloud: Cloud, letter: str, *arguments: str) -> dict[str, Any]:
         before = cloud.state("controller:compute", "units")
@@ -224,17 +229,20 @@ class Bench:
         plane = f"{memory['control_plane_kib'] / 2**20:.2f} of it the control plane's"
         self.say(f"    {memory['kib'] / 2**20:6.2f} GiB of memory, {plane}{kept}")
 
-    def one_option(self, cloud: Cloud) -> None:
+    def one_option(self, cloud: Cloud, letter: str, before: Mapping[str, Any]) -> dict[str, Any]:
+        """Measure a run with one changed option. Returns the changed variable."""
+        variable, path = CHANGED[letter]
         controller = next(iter(cloud.hosts("controller")), "")
-        wanted = changed_option(cloud.variables(controller).get("nova_conf_overrides"))
-        result = self.measured(cloud, "d", "-e", json.dumps({"nova_conf_overrides": wanted}))
-        may = units_reading(NOVA_CONF, service_maps())
+        wanted = {variable: changed_option(variable, cloud.variables(controller).get(variable))}
+        result = self.measured(cloud, letter, "-e", json.dumps({**before, **wanted}))
+        may = units_reading(path, service_maps())
         for host, units in result["restarted"].items():
             self.say(f"    restarted on {host}: {', '.join(units) or 'nothing'}")
             if set(units) - may:
-                self.problem(f"restarted on {host} without reading {NOVA_CONF}: {', '.join(sorted(set(units) - may))}")
+                self.problem(f"restarted on {host} without reading {path}: {', '.join(sorted(set(units) - may))}")
         if not any(set(units) & may for units in result["restarted"].values()):
-            self.problem(f"{NOVA_CONF} changed and no unit that reads it restarted")
+            self.problem(f"{path} changed and no unit that reads it restarted")
+        return wanted
 
     # -------------------------------------------------------------- the end
     def report(self, rows: int) -> str:
@@ -242,7 +250,7 @@ class Bench:
         stages = [one["a"]["stages"] for one in self.rounds if "a" in one]
         if stages:
             texts.append(f"a, by stage:\n{figures.stage_table(stages)}")
-        for letter in "bcd":
+        for letter in "bcde":
             runs = [one[letter] for one in self.rounds if letter in one]
             if runs:
                 profile = figures.profile_table(figures.middle_profile(runs), rows)
@@ -275,8 +283,8 @@ def stop(number: int, _frame: Any) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="", help="some of a, b, c, d")
-    parser.add_argument("--inventory", default="", help="a cloud that exists, for c and d")
+    parser.add_argument("--only", default="", help="some of a, b, c, d, e")
+    parser.add_argument("--inventory", default="", help="a cloud that exists, for c, d and e")
     parser.add_argument("--args", default="", help="further arguments for ansible-playbook on that cloud")
     parser.add_argument("--rows", type=int, default=25, help="how many tasks a profile shows")
     parser.add_argument("--keep", action="store_true", help="leave the machine of a run that failed")
