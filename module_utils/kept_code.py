@@ -21,7 +21,7 @@ from collections.abc import Iterable
 
 KEPT = "/run/kilonova/code"
 PACKAGE = "ansible"
-# What no call has been unpacked into for so long belongs to sources that were replaced since.
+# What no call has used for so long belongs to sources that were replaced since.
 FORGOTTEN_SECONDS = 86400
 
 
@@ -76,6 +76,7 @@ def locate(paths: Iterable[str], sources: str, module: str, kept: str = KEPT) ->
             unpack(os.path.dirname(paths[0]), directory)
             write(done, b"")
             forget(kept, directory)
+        os.utime(directory)
     except OSError:
         # A full or read-only file system, say.
         return paths

@@ -84,10 +84,11 @@ def test_without_a_place_to_write_the_archive_serves(archive: Path, tmp_path: Pa
     assert located(archive, tmp_path) == [f"{archive}/ansible"]
 
 
-def test_replaced_sources_are_forgotten_after_a_day(archive: Path, tmp_path: Path) -> None:
-    located(archive, tmp_path, sources="old")
-    located(archive, tmp_path, sources="recent")
+def test_what_no_call_has_used_for_a_day_is_forgotten(archive: Path, tmp_path: Path) -> None:
     yesterday = time.time() - kept_code.FORGOTTEN_SECONDS - 60
-    os.utime(tmp_path / "run/code/old", (yesterday, yesterday))
+    for sources in ("old", "used"):
+        located(archive, tmp_path, sources=sources)
+        os.utime(tmp_path / "run/code" / sources, (yesterday, yesterday))
+    located(archive, tmp_path, sources="used")
     located(archive, tmp_path)
-    assert {path.name for path in (tmp_path / "run/code").iterdir()} == {"one", "recent"}
+    assert {path.name for path in (tmp_path / "run/code").iterdir()} == {"one", "used"}
