@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -16,6 +17,7 @@ import pytest
 import yaml
 from ansible.module_utils import kept_token, openstack_client
 from ansible.module_utils.openstack_client import connect, secrets_in
+from openstack.config import OpenStackConfig
 
 PASSWORD = "@:/%$#'\"\\ "
 
@@ -197,6 +199,29 @@ def test_a_missing_file_and_an_unknown_cloud_are_named(clouds: Callable[[str], P
         connect(Module(tmp_path / "absent.yaml"))
     with pytest.raises(Failed, match="does not define the cloud 'other'. It defines: admin"):
         connect(Module(clouds("http://127.0.0.1:1/v3"), cloud="other"))
+
+
+def test_entry_points_are_looked_for_without_the_archive_that_a_module_comes_in(
+    keystone: Callable[[list[int]], str],
+    clouds: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # stevedore reads all packages again, and keeps one more file, for each path that it has not seen.
+    archive = tmp_path / "module.zip"
+    archive.write_bytes(b"")
+    monkeypatch.syspath_prepend(str(archive))
+    looked_in: list[list[str]] = []
+    get_one = OpenStackConfig.get_one
+
+    def seen(self: Any, *args: Any, **options: Any) -> Any:
+        looked_in.append(sys.path[:])
+        return get_one(self, *args, **options)
+
+    monkeypatch.setattr(OpenStackConfig, "get_one", seen)
+    connect(Module(clouds(keystone([201]))))  # type: ignore[arg-type]
+    assert [str(archive) in path for path in looked_in] == [False]
+    assert str(archive) in sys.path
 
 
 def test_secrets_are_found_at_any_depth() -> None:
