@@ -1,16 +1,19 @@
 #!/usr/bin/python
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Ansible module: look at a guest from its gateway: lease, ping, ssh, metadata, the way out."""
+"""Ansible module: look at a cloud, and at a guest from its gateway: lease, ping, ssh, metadata, the way out."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: guest_probe
-short_description: See whether a guest got its address, answers, lets its user in and reaches the outside
+short_description: See whether a cloud is healthy, and a guest of it answers, lets its user in and reaches the outside
 version_added: "0.1.0"
 description:
   - Runs on a host that has an address on the guest's network, such as the one that is its gateway.
+  - Looks at the cloud as M(cloud_health) does, with the guest as its server, and at the guest meanwhile. Where the cloud
+    is not healthy, that is what the module fails with, whatever the guest did. Where it became healthy while this module
+    waited for it, a guest that did not pass before is looked at again.
   - In order, it waits for the guest's address to answer a ping through O(interface); looks for the address in the
     guest's console log, which Nova keeps; logs in over ssh with O(private_key); compares the host name that the guest
     has from the metadata service; and lets the guest open a TCP connection to the outside.
@@ -35,13 +38,23 @@ options:
     type: int
     default: 120
   server:
-    description: Identifier of the server, for its console log.
+    description: Name of the server, in the project of O(cloud).
     type: str
     required: true
-  address:
-    description: IPv4 address that Neutron gave it.
-    type: str
-    required: true
+  computes:
+    description: Names, as Nova knows them, of the hosts that have to be up as hypervisors.
+    type: list
+    elements: str
+    default: []
+  images:
+    description: Names of images that have to be active.
+    type: list
+    elements: str
+    default: []
+  cloud_timeout:
+    description: Seconds to wait until the cloud is healthy.
+    type: int
+    default: 60
   interface:
     description: Interface of this host that the guest must be reached through.
     type: str
@@ -54,10 +67,6 @@ options:
     description: File on this host with the private key.
     type: path
     required: true
-  hostname:
-    description: Host name the guest must have, without domain; empty to leave it out.
-    type: str
-    default: ""
   outside_address:
     description: IPv4 address outside that the guest must reach over TCP. Empty to leave it out.
     type: str
@@ -89,7 +98,7 @@ options:
     default: 120
   consoles:
     description:
-      - Which of the guest's consoles to open, once it answers and while it is logged in to. Without it, none.
+      - Which of the guest's consoles to open while it is looked at. Without it, none.
       - Asks Nova for a console address (API C(POST /servers/ID/remote-consoles), microversion 2.6 and later) and uses
         it as a browser does, with an C(Origin) header and the WebSocket subprotocol C(binary).
       - For C(novnc) the page has to come and to be noVNC's, and the WebSocket has to lead into a VNC session (RFC 6143)
@@ -136,14 +145,14 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Look at the guest
+- name: Look at the cloud and its guest
   guest_probe:
-    server: 1ca6bbcd-5f9d-4e1d-9d14-954c2e40cc7e
-    address: 192.168.1.149
+    server: my_vm
+    computes: [node1, node2]
+    images: [debian-tiny]
     interface: br0
     user: debian
     private_key: /root/.ssh/kilonova_id_ed25519
-    hostname: my-vm
     outside_listen: 10.77.0.1
     outside_peers: [10.77.0.2]
     consoles:
@@ -152,6 +161,35 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+server:
+  description: The guest, in the shape of an element of RV(servers).
+  returned: success, and failure of the guest in a healthy cloud
+  type: dict
+services:
+  description: As M(cloud_health) returns them; so are RV(agents), RV(hypervisors), RV(images) and RV(servers).
+  returned: success
+  type: list
+  elements: dict
+agents:
+  description: See RV(services).
+  returned: success
+  type: list
+  elements: dict
+hypervisors:
+  description: See RV(services).
+  returned: success
+  type: list
+  elements: dict
+images:
+  description: See RV(services).
+  returned: success
+  type: list
+  elements: dict
+servers:
+  description: See RV(services).
+  returned: success
+  type: list
+  elements: dict
 address:
   description: The guest's address, which answered.
   returned: success
@@ -185,9 +223,14 @@ consoles:
     novnc: {address: "http://10.0.0.2:6080/vnc_auto.html", version: "003.008", width: 720, height: 400,
             name: "QEMU (instance-00000001)", wrong_token_refused: true, expired_token_refused: true}
 layer:
-  description: The part of the cloud that failed.
+  description: The part of the cloud that failed; of several, the first.
   returned: failure
   type: str
+problems:
+  description: As M(cloud_health) returns them.
+  returned: failure of the cloud
+  type: list
+  elements: dict
 """
 
 import json
@@ -195,14 +238,16 @@ import os
 import re
 import shlex
 import tempfile
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from ansible.module_utils.aside import Aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.cloud_api import CloudApi, CloudError, answered, console_log, layer_logs, tail
+from ansible.module_utils.cloud_state import Unhealthy, healthy, read_servers
 from ansible.module_utils.consoles import CONSOLE_ARGUMENTS, ConsoleError, probe_all
 from ansible.module_utils.openstack_client import CLIENT_ARGUMENTS, connect
 
@@ -328,10 +373,28 @@ class Probe:
         self.module = module
         self.api = api
         self.params: dict[str, Any] = module.params
+        self.server: dict[str, Any] = {}
+        self.address = ""
         self.last_console = ""
+        self._hiding = threading.Lock()
+
+    def find(self) -> None:
+        """Get to know the guest. What is said of one that is not there, the look at the cloud says as well."""
+        name = self.params["server"]
+        self.server = next((one for one in read_servers(self.api) if one["name"] == name), {})
+        if not self.server:
+            raise ProbeError("Nova API", f"there is no server '{name}' in the project")
+        if not self.server["interfaces"]:
+            raise ProbeError("Neutron", f"the server '{name}' has no address")
+        self.address = self.server["interfaces"][0]["address"]
+
+    def hide(self, token: str) -> None:
+        """Keep a console's token out of the result. Whoever reads the values meanwhile reads those of before."""
+        with self._hiding:
+            self.module.no_log_values = {*self.module.no_log_values, token}
 
     def console(self) -> str:
-        self.last_console = answered(lambda: console_log(self.api, self.params["server"]), self.params["timeout"])
+        self.last_console = answered(lambda: console_log(self.api, self.server["id"]), self.params["timeout"])
         return self.last_console
 
     def until(self, condition: Callable[[], bool]) -> bool:
@@ -344,7 +407,7 @@ class Probe:
 
     def reach(self) -> None:
         """The address answers through the interface."""
-        address, interface, timeout = (self.params[name] for name in ("address", "interface", "timeout"))
+        address, interface, timeout = self.address, self.params["interface"], self.params["timeout"]
         command = ["ping", "-n", "-q", "-c", "1", "-W", "1", "-I", interface, address]
         if not self.until(lambda: self.module.run_command(command)[0] == 0):
             console = self.console()
@@ -367,19 +430,20 @@ class Probe:
 
     def see_consoles(self) -> dict[str, Any]:
         wanted = self.params["consoles"]
-        return probe_all(self.api, self.params["server"], wanted, self.module.no_log_values.add) if wanted else {}
+        return probe_all(self.api, self.server["id"], wanted, self.hide) if wanted else {}
 
     def log_in(self, outside: Outside | None) -> tuple[dict[str, str], str]:
         """The guest's answers, and how its host key was recognised."""
         output, problem = "", ""
-        with tempfile.TemporaryDirectory(prefix="kilonova-") as directory:
+        # Ansible removes its own directory even where nobody waits for this thread.
+        with tempfile.TemporaryDirectory(dir=self.module.tmpdir) as directory:
             known_hosts = os.path.join(directory, "known_hosts")
             keys: list[str] = []
 
             def attempt() -> bool:
                 nonlocal output, problem, keys
                 # Read again each time: a guest may print its keys only after it has its address.
-                keys = host_keys(self.console(), self.params["address"])
+                keys = host_keys(self.console(), self.address)
                 if keys:
                     with open(known_hosts, "w", encoding="utf-8") as stream:
                         stream.write("\n".join(keys) + "\n")
@@ -391,7 +455,7 @@ class Probe:
 
             if not self.until(attempt):
                 layer, explanation = login_problem(problem)
-                login = f"{self.params['user']}@{self.params['address']}"
+                login = f"{self.params['user']}@{self.address}"
                 raise ProbeError(
                     layer, f"ssh to {login} fails for {self.params['timeout']} s: {explanation}.\n{problem.strip()}"
                 )
@@ -416,7 +480,7 @@ class Probe:
         command = ["ssh", "-F", "none", "-T", "-i", self.params["private_key"]]
         for name, value in options.items():
             command += ["-o", f"{name}={value}"]
-        return [*command, f"{self.params['user']}@{self.params['address']}"]
+        return [*command, f"{self.params['user']}@{self.address}"]
 
     def run(self) -> dict[str, Any]:
         outside = None
@@ -424,18 +488,18 @@ class Probe:
             outside = Outside(*(self.params[f"outside_{name}"] for name in ("address", "port", "token", "peers")))
         if not os.path.exists(self.params["private_key"]):
             raise ProbeError("guest", f"the private key {self.params['private_key']} does not exist on this host")
+        self.find()
+        # Beside the rest: for most of the time, each of the two waits.
+        consoles = Aside(self.see_consoles)
         self.reach()
-        # Not before the guest answers: one that does not boot has nothing to say. Beside the login: both mostly wait.
-        with ThreadPoolExecutor(max_workers=1) as aside:
-            consoles = aside.submit(self.see_consoles)
-            found, host_key = self.log_in(outside)
-        expected = self.params["hostname"]
+        found, host_key = self.log_in(outside)
+        expected = self.server["hostname"]
         if expected and found["hostname"].partition(".")[0] != expected:
             raise ProbeError(
                 "guest metadata",
                 f"the guest is called '{found['hostname']}', but the metadata service names it '{expected}'",
             )
-        address = self.params["address"]
+        address = self.address
         return {
             "address": address,
             # Nova takes half a second to read it again, which a console that has the address already can be spared.
@@ -457,6 +521,8 @@ class Probe:
                 parts.append(f"--- net.ipv4.ip_forward: {error}")
             if nft := self.module.get_bin_path("nft"):
                 parts.append(f"--- nft list ruleset:\n{self.module.run_command([nft, 'list', 'ruleset'])[1].rstrip()}")
+        if not self.server:
+            return "\n".join(parts)
         try:
             parts += ["--- the guest's console:", *tail(self.console(), CONSOLE_LINES)]
         except CloudError as error:
@@ -464,17 +530,38 @@ class Probe:
         return "\n".join(parts)
 
 
+def probe_healthy(probe: Probe) -> dict[str, Any]:
+    """Look at the guest while the cloud is looked at. Unhealthy, or what Probe.run() raises in a healthy cloud."""
+    params = probe.params
+    early = Aside(probe.run)
+    state, at_once = healthy(
+        probe.api, params["computes"], params["images"], [params["server"]], params["cloud_timeout"]
+    )
+    server = next(one for one in state["servers"] if one["name"] == params["server"])
+    try:
+        seen = early.result()
+    except (CloudError, ConsoleError, ProbeError):
+        probe.server = server
+        if at_once:
+            raise
+        # That was before the cloud was healthy.
+        seen = probe.run()
+    return state | seen | {"server": server}
+
+
 def main() -> None:
+    names = {"type": "list", "elements": "str", "default": []}
     module = AnsibleModule(
         argument_spec={
             **CLIENT_ARGUMENTS,
             "server": {"type": "str", "required": True},
-            "address": {"type": "str", "required": True},
+            "computes": names,
+            "images": names,
+            "cloud_timeout": {"type": "int", "default": 60},
             "interface": {"type": "str", "required": True},
             "user": {"type": "str", "required": True},
             # The name of a file, no secret.
             "private_key": {"type": "path", "required": True, "no_log": False},
-            "hostname": {"type": "str", "default": ""},
             "outside_address": {"type": "str", "default": ""},
             "outside_port": {"type": "int", "default": 0},
             "outside_token": {"type": "str", "default": "", "no_log": False},
@@ -487,11 +574,15 @@ def main() -> None:
     )
     probe = Probe(module, CloudApi(connect(module)))
     try:
-        result = probe.run()
+        result = probe_healthy(probe)
+    except Unhealthy as error:
+        module.fail_json(msg=str(error), problems=error.problems, layer=error.layer)
     except (CloudError, ConsoleError) as error:
-        module.fail_json(msg=f"{error.layer}: {error}\n{layer_logs([error.layer])}", layer=error.layer)
+        logs = layer_logs([error.layer])
+        module.fail_json(msg=f"{error.layer}: {error}\n{logs}", layer=error.layer, server=probe.server)
     except ProbeError as error:
-        module.fail_json(msg=f"{error.layer}: {error}\n{probe.evidence(error.layer)}", layer=error.layer)
+        evidence = probe.evidence(error.layer)
+        module.fail_json(msg=f"{error.layer}: {error}\n{evidence}", layer=error.layer, server=probe.server)
     module.exit_json(changed=False, **result)
 
 

@@ -9,11 +9,12 @@ import ssl
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
+from ansible.module_utils.aside import Aside
 from ansible.module_utils.cloud_api import CloudApi, answered
 from ansible.module_utils.vnc import VncError, open_session
 from ansible.module_utils.websocket import HandshakeRefused, WebSocket, WebSocketError
@@ -159,19 +160,18 @@ def probe(
     token = token_of(url)
     hide(token)
     result: dict[str, Any] = {"address": bare(url)}
-    with ThreadPoolExecutor(1) as aside:
-        refusal = aside.submit(check_refused, kind, url, str(uuid.uuid4()), "a made-up", timeout, ca_file)
-        try:
-            if kind == "novnc":
-                check_page(url, timeout, ca_file)
-                result |= open_vnc(url, token, timeout, ca_file)
-            else:
-                result |= open_serial(url, token, timeout, ca_file)
-        except TimeoutError:
-            raise ConsoleError(f"{bare(url)} accepts the connection, but nothing came within {timeout:g} s") from None
-        except (WebSocketError, VncError) as error:
-            raise ConsoleError(f"{bare(url)} does not lead to the console: {error}") from error
-        refusal.result()
+    refusal = Aside(lambda: check_refused(kind, url, str(uuid.uuid4()), "a made-up", timeout, ca_file))
+    try:
+        if kind == "novnc":
+            check_page(url, timeout, ca_file)
+            result |= open_vnc(url, token, timeout, ca_file)
+        else:
+            result |= open_serial(url, token, timeout, ca_file)
+    except TimeoutError:
+        raise ConsoleError(f"{bare(url)} accepts the connection, but nothing came within {timeout:g} s") from None
+    except (WebSocketError, VncError) as error:
+        raise ConsoleError(f"{bare(url)} does not lead to the console: {error}") from error
+    refusal.result()
     result["wrong_token_refused"] = True
     if wanted["database_socket"]:
         expire_token(token, wanted["database_socket"], wanted["database"])
@@ -194,8 +194,7 @@ def probe_all(
     Side by side: most of the time, each waits for a proxy of its own.
     """
     consoles: dict[str, dict[str, Any]] = {}
-    with ThreadPoolExecutor() as pool:
-        probes = {kind: pool.submit(probe, api, server, kind, wanted, hide) for kind in wanted["types"]}
+    probes = {kind: Aside(partial(probe, api, server, kind, wanted, hide)) for kind in wanted["types"]}
     for kind, work in probes.items():
         try:
             consoles[kind] = work.result()

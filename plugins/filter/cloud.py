@@ -191,6 +191,17 @@ def probe_servers(hosts: Iterable[str], server: Mapping[str, Any]) -> list[dict[
     return [{**server, "name": f"kilonova-probe-{host}", "host": host} for host in hosts]
 
 
+def expected_of_libvirt(server: Mapping[str, Any]) -> dict[str, Any]:
+    """What libvirt must run for a server in the shape of cloud_health, as libvirt_instance takes it."""
+    flavor = server["flavor"]
+    return {
+        "vcpus": flavor["vcpus"],
+        "memory_mib": flavor["ram"],
+        "disk_gib": flavor["disk"],
+        "interfaces": server["ports"],
+    }
+
+
 def rabbitmq_password_hash(password: str) -> str:
     """
     A password as RabbitMQ keeps it: base64(salt + sha256(salt + password)).
@@ -215,6 +226,7 @@ class FilterModule:
             "catalog_users": catalog_users,
             "database_users": database_users,
             "databases_of": databases_of,
+            "expected_of_libvirt": expected_of_libvirt,
             "files_of": files_of,
             "first_host": first_host,
             "hosts_lines": hosts_lines,

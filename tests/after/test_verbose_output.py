@@ -58,7 +58,7 @@ def test_the_run_was_verbose_and_whole(output: str) -> None:
     for text in (
         " EXEC ",
         "Register every service, its user and its endpoints in the catalog",
-        "Reach the guest, log in to it, open its consoles, and let it reach the outside",
+        "Look at the cloud, reach its guest, log in to it, open its consoles, and let it reach the outside",
     ):
         # Not the whole output into pytest's report: it has a hundred thousand lines.
         if text not in output:

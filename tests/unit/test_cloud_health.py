@@ -1,156 +1,72 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The judgements of the module cloud_health, and its report."""
+"""The module cloud_health: when it waits, when it fails, and what it returns."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import json
 from typing import Any
 
 import cloud_health
 import pytest
-from ansible.module_utils.cloud_api import LAYER_UNITS, CloudError
+from ansible.module_utils import cloud_state
+from ansible.module_utils.testing import patch_module_args
 
-from plugins.filter.health import FilterModule
-
-
-def state(**changes: Any) -> dict[str, Any]:
-    """A healthy cloud with one host."""
-    services = [
-        {"binary": binary, "host": "node1", "zone": "nova", "status": "enabled", "state": "up", "forced_down": False}
-        for binary in ("nova-scheduler", "nova-conductor", "nova-compute")
-    ]
-    agents = [
-        {"type": name, "binary": "x", "host": "node1", "alive": True, "enabled": True}
-        for name in ("OVN Controller Gateway agent", "OVN Metadata agent")
-    ]
-    sizes = {"vcpus": 2, "vcpus_used": 1, "ram": 4096, "ram_used": 512}
-    return {
-        "services": services,
-        "agents": agents,
-        "hypervisors": [
-            {"name": "node1.example", "host": "node1", "type": "QEMU", "state": "up", "servers": 1} | sizes
-        ],
-        "providers": {"node1.example": sizes},
-        "images": [{"name": "guest", "status": "active", "visibility": "public", "size": 2**21}],
-        "servers": [
-            {
-                "id": "1",
-                "name": "my_vm",
-                "status": "ACTIVE",
-                "fault": "",
-                "host": "node1",
-                "flavor": {"name": "m1.tiny"},
-                "interfaces": [{"address": "192.168.1.9"}],
-                "ports": [{"port_id": "p", "mac": "fa:16:3e:00:00:01", "address": "192.168.1.9"}],
-                "port_status": {"p": "ACTIVE"},
-            }
-        ],
-    } | changes
+BROKEN = [{"layer": "OVN", "message": "node2 gives no sign of life", "hosts": ["node2"]}]
+STATE: dict[str, Any] = {"services": [], "agents": [], "hypervisors": [], "images": [], "servers": []}
 
 
-def judge(found: dict[str, Any], computes: tuple[str, ...] = ("node1",)) -> list[tuple[str, str]]:
-    problems = cloud_health.judge(found, list(computes), ["guest"], ["my_vm"])
-    assert {one["layer"] for one in problems} <= set(LAYER_UNITS)
-    return [(one["layer"], one["message"]) for one in problems]
+@pytest.fixture
+def problems(monkeypatch: pytest.MonkeyPatch) -> list[list[dict[str, Any]]]:
+    """What is wrong at each look; the last of them for good."""
+    looks: list[list[dict[str, Any]]] = []
+
+    def read_all(api: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        return dict(STATE), list(looks.pop(0) if len(looks) > 1 else looks[0])
+
+    monkeypatch.setattr(cloud_health, "connect", lambda module: None)
+    monkeypatch.setattr(cloud_state, "read_all", read_all)
+    monkeypatch.setattr(cloud_state, "judge", lambda *wanted: [])
+    monkeypatch.setattr(cloud_state, "layer_logs", lambda layers, lines: f"logs of {layers}")
+    monkeypatch.setattr(cloud_state, "POLL_SECONDS", 0)
+    return looks
 
 
-def changed(part: str, index: int, **fields: Any) -> dict[str, Any]:
-    found = state()
-    found[part][index] |= fields
-    return found
+def run(capsys: pytest.CaptureFixture[str], **options: Any) -> dict[str, Any]:
+    with patch_module_args(options), pytest.raises(SystemExit):
+        cloud_health.main()
+    return dict(json.loads(capsys.readouterr().out))
 
 
-def test_healthy() -> None:
-    assert judge(state()) == []
+def test_a_healthy_cloud(problems: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    problems += [[]]
+    result = run(capsys)
+    assert {name: result[name] for name in STATE} == STATE
+    assert (result["changed"], result["problems"]) == (False, [])
 
 
-@pytest.mark.parametrize(
-    ("found", "layer", "message"),
-    [
-        (changed("services", 0, state="down"), "Nova scheduler", "nova-scheduler on node1 is down"),
-        (changed("services", 1, state="down", forced_down=True), "Nova conductor", "was forced down"),
-        (changed("services", 2, status="disabled"), "Nova compute", "service set --enable node1 nova-compute"),
-        (changed("agents", 0, alive=False), "OVN", "OVN Controller Gateway agent on node1 gives no sign of life"),
-        (changed("agents", 1, enabled=False), "OVN metadata agent", "is switched off"),
-        (changed("images", 0, status="queued"), "Glance", "'guest' is queued, not active"),
-        (changed("servers", 0, status="SHUTOFF"), "Nova compute", "openstack server start 1"),
-        (changed("servers", 0, status="ERROR", host="", fault="No host"), "Nova scheduler", "is ERROR: No host"),
-        (changed("servers", 0, ports=[]), "Neutron", "has no port"),
-        (
-            changed("servers", 0, interfaces=[]),
-            "Neutron",
-            "gave the server 'my_vm' the address 192.168.1.9, Nova says []",
-        ),
-        (
-            changed("servers", 0, port_status={"p": "DOWN"}),
-            "OVN",
-            "the port p of the server 'my_vm' is DOWN",
-        ),
-        (state(images=[]), "Glance", "'guest' is not listed"),
-        (state(servers=[]), "Nova API", "there is no server 'my_vm'"),
-        (state(hypervisors=[]), "Nova compute", "node1 is no hypervisor yet"),
-        (state(providers={}), "Placement", "no inventory of node1.example"),
-        (state(agents=state()["agents"][:1]), "OVN metadata agent", "node1 has no OVN Metadata agent"),
-        (state(services=state()["services"][1:]), "Nova scheduler", "no nova-scheduler has ever reported"),
-    ],
-)
-def test_each_problem_names_its_layer(found: dict[str, Any], layer: str, message: str) -> None:
-    problems = judge(found)
-    assert len(problems) == 1
-    assert problems[0][0] == layer
-    assert message in problems[0][1]
+def test_it_waits_for_what_converges(problems: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    problems += [BROKEN, BROKEN, []]
+    assert "failed" not in run(capsys)
+    assert problems == [[]]
 
 
-def test_host_that_never_reported_is_one_problem_per_layer() -> None:
-    assert [layer for layer, _ in judge(state(), ("node1", "node2"))] == ["Nova compute", "OVN", "OVN metadata agent"]
+def test_what_stays_wrong_is_the_failure(problems: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    problems += [BROKEN]
+    result = run(capsys, timeout=0)
+    assert result["failed"]
+    assert result["msg"].startswith("The cloud is not healthy:\n- OVN: node2 gives no sign of life.")
+    assert (result["layer"], result["problems"]) == ("OVN", BROKEN)
 
 
-def test_ports_are_those_of_guests() -> None:
-    ports = [
-        {"id": "p", "device_id": "1", "device_owner": "compute:nova", "mac_address": "m", "status": "ACTIVE",
-         "fixed_ips": [{"ip_address": "192.168.1.9"}]},
-        {"id": "d", "device_id": "ovnmeta", "device_owner": "network:distributed", "mac_address": "m", "status": "DOWN",
-         "fixed_ips": []},
-    ]  # fmt: skip
-    api = SimpleNamespace(listing=lambda service, path, key: ports)
-    assert cloud_health.read_ports(api) == {  # type: ignore[arg-type]
-        "1": [{"port_id": "p", "mac": "m", "address": "192.168.1.9", "status": "ACTIVE"}]
-    }
+def test_a_report_neither_waits_nor_fails(problems: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    problems += [BROKEN, []]
+    result = run(capsys, report_only=True)
+    assert result["problems"] == BROKEN
+    assert "failed" not in result
 
 
-def test_part_that_does_not_answer_is_a_problem_and_the_rest_is_read() -> None:
-    def listing(service: str, path: str, key: str, **params: Any) -> list[dict[str, Any]]:
-        if path == "/agents":
-            raise CloudError("Neutron", "GET /agents got 500: broken", 500)
-        return []
-
-    api = SimpleNamespace(listing=listing, get=lambda service, path: {"resource_providers": []})
-    found, problems = cloud_health.read_all(api)  # type: ignore[arg-type]
-    assert "agents" not in found
-    assert found["services"] == []
-    assert [(one["layer"], one["message"]) for one in problems] == [("Neutron", "GET /agents got 500: broken")]
-
-
-def test_logs_are_those_of_this_host() -> None:
-    problems = [
-        cloud_health.problem("Nova compute", "a", "node2"),
-        cloud_health.problem("OVN", "b", "node1", "node2"),
-        cloud_health.problem("Glance", "c"),
-        cloud_health.problem("Glance", "d"),
-    ]
-    assert cloud_health.layers_here(problems, "node1") == ["OVN", "Glance"]
-
-
-def test_report() -> None:
-    lines = FilterModule().filters()["health_lines"](state(problems=[]))
-    assert "  SERVICE         HOST   STATE  STATUS" in lines
-    assert "  node1.example  QEMU  up     1       1/2    512/4096" in lines
-    assert "  my_vm   ACTIVE  node1  192.168.1.9  m1.tiny" in lines
-    assert lines[-1] == "No problem seen."
-
-
-def test_report_of_a_broken_cloud() -> None:
-    lines = FilterModule().filters()["health_lines"]({"problems": [{"layer": "Nova API", "message": "down"}]})
-    assert "Nova services: none" in lines
-    assert lines[-2:] == ["Problems", "  Nova API: down"]
+def test_whether_it_was_healthy_at_once(problems: list[Any]) -> None:
+    problems += [BROKEN, []]
+    assert cloud_state.healthy(None, [], [], [], 5) == (STATE, False)  # type: ignore[arg-type]
+    assert cloud_state.healthy(None, [], [], [], 5) == (STATE, True)  # type: ignore[arg-type]

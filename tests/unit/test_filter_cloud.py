@@ -251,3 +251,9 @@ def test_all_filters_are_offered_to_ansible() -> None:
         if callable(value) and getattr(value, "__module__", "") == cloud.__name__ and name != "FilterModule"
     }
     assert offered == public
+
+
+def test_what_libvirt_must_run_for_a_server() -> None:
+    ports = [{"port_id": "p", "mac": "fa:16:3e:00:00:01", "address": "192.168.1.9"}]
+    server = {"id": "s", "flavor": {"name": "m1.tiny", "vcpus": 1, "ram": 512, "disk": 2}, "ports": ports}
+    assert cloud.expected_of_libvirt(server) == {"vcpus": 1, "memory_mib": 512, "disk_gib": 2, "interfaces": ports}

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import guest_probe
 import pytest
+from ansible.module_utils.cloud_state import Unhealthy
 from guest_probe import Outside, Probe, ProbeError
 
 from plugins.action.guest_probe import Listener
@@ -107,14 +109,33 @@ def test_login_problem(message: str, layer: str) -> None:
     assert guest_probe.login_problem(message)[0] == layer
 
 
+SERVER = {
+    "id": "s", "name": "my_vm", "status": "ACTIVE", "addresses": {"flat": [{"addr": "192.168.1.149"}]},
+    "OS-EXT-SRV-ATTR:hostname": "my-vm",
+}  # fmt: skip
+
+
+class Api:
+    """Nova as far as the probe asks it: its servers, and the console of each."""
+
+    def __init__(self, console: str, *servers: dict[str, Any]) -> None:
+        self.console = console
+        self.servers = list(servers)
+
+    def listing(self, service: str, path: str, key: str) -> list[dict[str, Any]]:
+        return self.servers if path == "/servers/detail" else []
+
+    def post(self, service: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return {"output": self.console}
+
+
 def make_probe(run: Callable[[list[str]], tuple[int, str, str]], console: str, **params: Any) -> Probe:
     arguments = {
-        "server": "s", "address": "192.168.1.149", "interface": "br0", "user": "debian", "private_key": "/dev/null",
-        "hostname": "my-vm", "timeout": 0, "outside_address": "", "consoles": None,
+        "server": "my_vm", "interface": "br0", "user": "debian", "private_key": "/dev/null", "timeout": 0,
+        "outside_address": "", "consoles": None, "computes": [], "images": [], "cloud_timeout": 5,
     }  # fmt: skip
-    module = SimpleNamespace(params=arguments | params, run_command=run)
-    api = SimpleNamespace(post=lambda service, path, body: {"output": console})
-    return Probe(module, api)  # type: ignore[arg-type]
+    module = SimpleNamespace(params=arguments | params, run_command=run, tmpdir=None, no_log_values=set())
+    return Probe(module, Api(console, SERVER))  # type: ignore[arg-type]
 
 
 def healthy(command: list[str]) -> tuple[int, str, str]:
@@ -164,3 +185,84 @@ def test_each_failure_names_its_layer(
 def test_private_key_is_missing() -> None:
     with pytest.raises(ProbeError, match="/nowhere does not exist"):
         make_probe(healthy, CONSOLE, private_key="/nowhere").run()
+
+
+@pytest.mark.parametrize(
+    ("servers", "layer", "message"),
+    [([], "Nova API", "no server 'my_vm'"), ([SERVER | {"addresses": {}}], "Neutron", "has no address")],
+)
+def test_guest_that_cannot_be_looked_for(servers: list[dict[str, Any]], layer: str, message: str) -> None:
+    probe = make_probe(healthy, CONSOLE)
+    probe.api = Api(CONSOLE, *servers)  # type: ignore[assignment]
+    with pytest.raises(ProbeError, match=message) as failure:
+        probe.run()
+    assert failure.value.layer == layer
+
+
+def test_tokens_are_hidden_without_disturbing_who_reads_them() -> None:
+    probe = make_probe(healthy, CONSOLE)
+    read_before = probe.module.no_log_values
+    probe.hide("a-token")
+    assert read_before == set()
+    assert probe.module.no_log_values == {"a-token"}
+
+
+class Cloud:
+    """What guest_probe.healthy() says of the cloud, and when."""
+
+    def __init__(self, at_once: bool, broken: bool = False) -> None:
+        self.at_once, self.broken = at_once, broken
+        self.guest_was_looked_at = threading.Event()
+
+    def __call__(
+        self, api: Any, computes: list[str], images: list[str], servers: list[str], timeout: float
+    ) -> tuple[dict[str, Any], bool]:
+        assert (computes, images, servers, timeout) == (["node1"], ["guest"], ["my_vm"], 5)
+        assert self.guest_was_looked_at.wait(5)
+        if self.broken:
+            raise Unhealthy([{"layer": "OVN", "message": "no sign of life", "hosts": ["node2"]}])
+        return {"servers": [{"id": "s", "name": "my_vm", "ports": ["p"]}]}, self.at_once
+
+
+def probe_in(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, fails: int) -> Probe:
+    """A probe in that cloud, whose first so many logins fail."""
+    left = [fails]
+
+    def run(command: list[str]) -> tuple[int, str, str]:
+        if command[0] != "ssh":
+            return healthy(command)
+        cloud.guest_was_looked_at.set()
+        left[0] -= 1
+        return (255, "", "Connection refused") if left[0] >= 0 else healthy(command)
+
+    monkeypatch.setattr(guest_probe, "healthy", cloud)
+    return make_probe(run, CONSOLE, computes=["node1"], images=["guest"])
+
+
+def test_cloud_and_guest_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = probe_in(Cloud(at_once=True), monkeypatch, fails=0)
+    seen = guest_probe.probe_healthy(probe)
+    assert seen["servers"] == [seen["server"]] == [{"id": "s", "name": "my_vm", "ports": ["p"]}]
+    assert seen["hostname"] == "my-vm"
+
+
+def test_what_is_wrong_with_the_cloud_comes_before_what_is_wrong_with_the_guest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    probe = probe_in(Cloud(at_once=False, broken=True), monkeypatch, fails=1)
+    with pytest.raises(Unhealthy, match="OVN: no sign of life"):
+        guest_probe.probe_healthy(probe)
+
+
+def test_guest_of_a_healthy_cloud_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = probe_in(Cloud(at_once=True), monkeypatch, fails=1)
+    with pytest.raises(ProbeError, match="ssh server does not answer"):
+        guest_probe.probe_healthy(probe)
+    # With its ports, for who compares it with what libvirt runs.
+    assert probe.server["ports"] == ["p"]
+
+
+def test_guest_that_failed_before_the_cloud_was_healthy_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert guest_probe.probe_healthy(probe_in(Cloud(at_once=False), monkeypatch, fails=1))["hostname"] == "my-vm"
+    with pytest.raises(ProbeError, match="ssh server does not answer"):
+        guest_probe.probe_healthy(probe_in(Cloud(at_once=False), monkeypatch, fails=2))

@@ -219,7 +219,7 @@ def test_entry_points_are_looked_for_without_the_archive_that_a_module_comes_in(
         return get_one(self, *args, **options)
 
     monkeypatch.setattr(OpenStackConfig, "get_one", seen)
-    connect(Module(clouds(keystone([201]))))  # type: ignore[arg-type]
+    connect(Module(clouds(keystone([201]))))
     assert [str(archive) in path for path in looked_in] == [False]
     assert str(archive) in sys.path
 
