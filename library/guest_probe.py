@@ -11,9 +11,9 @@ short_description: See whether a cloud is healthy, and a guest of it answers, le
 version_added: "0.1.0"
 description:
   - Runs on a host that has an address on the guest's network, such as the one that is its gateway.
-  - Looks at the cloud as M(cloud_health) does, with the guest as its server, and at the guest meanwhile. Where the cloud
-    is not healthy, that is what the module fails with, whatever the guest did. Where it became healthy while this module
-    waited for it, a guest that did not pass before is looked at again.
+  - Looks at the cloud as M(cloud_health) does, with the guest as its server, and at the guest meanwhile. Where the
+    cloud is not healthy, that is what the module fails with, whatever the guest did. Where it became healthy while this
+    module waited for it, a guest that did not pass before is looked at again.
   - In order, it waits for the guest's address to answer a ping through O(interface); looks for the address in the
     guest's console log, which Nova keeps; logs in over ssh with O(private_key); compares the host name that the guest
     has from the metadata service; and lets the guest open a TCP connection to the outside.
