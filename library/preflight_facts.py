@@ -79,6 +79,7 @@ facts:
     ssh_host_key: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGwX root@node1
     deployed: false
     hosts_file: "127.0.0.1 localhost\n"
+    apt_settings: 'Acquire::http::Proxy "http://10.0.0.1:3142";'
     shells: {root: /bin/bash, nova: /bin/sh}
     present: [/var/lib/images/guest.qcow2]
 """
@@ -104,6 +105,8 @@ KVM_API_VERSION = 12
 TCP_LISTEN = "0A"
 # Written by a deployment (bridge role): on a host that has it our own packages already take their disk space.
 STATE_DIRECTORY = "/var/lib/kilonova"
+# Written by the role host.
+APT_SETTINGS = "/etc/apt/apt.conf.d/80kilonova"
 
 
 def read(path: str) -> str:
@@ -333,6 +336,7 @@ def collect(paths: Sequence[str] = ()) -> dict[str, Any]:
         "ssh_host_key": read("/etc/ssh/ssh_host_ed25519_key.pub"),
         "deployed": os.path.isdir(STATE_DIRECTORY),
         "hosts_file": read("/etc/hosts"),
+        "apt_settings": read(APT_SETTINGS),
         "shells": {user.pw_name: user.pw_shell for user in pwd.getpwall()},
         "present": [path for path in paths if os.path.exists(path)],
     }

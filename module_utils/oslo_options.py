@@ -118,24 +118,31 @@ def _source(module: str) -> str:
 
 def answer(files: list[File]) -> list[Problem]:
     """All problems of all files."""
+    # Looked for once: it reads what every installed package says of itself.
+    points = importlib.metadata.entry_points(group=ENTRY_POINTS)
     listings: dict[str, Any] = {}
     problems: list[Problem] = []
     for path, text, namespaces in files:
-        for name in namespaces:
+
+        def listing(name: str) -> Any:
             if name not in listings:
-                listings[name] = load_namespace(name)
-        problems += Checker(path, text, [listings[name] for name in namespaces]).problems()
+                listings[name] = load_namespace(points, name)
+            return listings[name]
+
+        problems += Checker(path, text, map(listing, namespaces)).problems()
     return problems
 
 
-def load_namespace(name: str) -> list[tuple[Any, list[Any]]]:
+def load_namespace(points: importlib.metadata.EntryPoints, name: str) -> list[tuple[Any, list[Any]]]:
     """The [(group, options)] of one entry point."""
-    points = importlib.metadata.entry_points(group=ENTRY_POINTS, name=name)
-    return list(next(iter(points)).load()())
+    return list(next(iter(points.select(name=name))).load()())
 
 
 class Checker:
-    """Checks one file against the options of some namespaces."""
+    """Checks one file against the options of some namespaces.
+
+    Of these, the first ones only, where they have all that the file sets: with most namespaces, a service is imported.
+    """
 
     def __init__(self, path: str, text: str, listings: Iterable[Any]) -> None:
         self.path = path
@@ -145,9 +152,7 @@ class Checker:
         self.options: dict[str, dict[str, Any]] = {}
         # {(section, name): (section and name of the option to use instead)}
         self.replaced: dict[tuple[str, str], tuple[str, str]] = {}
-        for listing in listings:
-            for group, options in listing:
-                self.register(_group_name(group), options)
+        self.listings = listings
 
     def register(self, section: str, options: Iterable[Any], override: bool = False) -> None:
         """Make options known in a section; an earlier one of the same name stays unless override."""
@@ -173,6 +178,11 @@ class Checker:
             return [_problem(self.path, why=str(error).removeprefix(f"{self.path}, "))]
         for assignment in assignments:
             assignment.section = normal_section(assignment.section)
+        for listing in self.listings:
+            for group, options in listing:
+                self.register(_group_name(group), options)
+            if self.knows_all(sections, assignments):
+                break
         self.register_dynamic(assignments)
         replaced_sections = {section for section, _ in self.replaced}
         for section in sections:
@@ -183,6 +193,12 @@ class Checker:
             self.check_assignment(assignment, seen)
         self.check_references(assignments)
         return self.found
+
+    def knows_all(self, sections: list[str], assignments: list[Assignment]) -> bool:
+        """Whether further namespaces could tell nothing more. A dollar sign may refer to any of their options."""
+        return all(section in self.options for section in sections) and all(
+            self.known(one) and "$" not in one.value for one in assignments
+        )
 
     def register_dynamic(self, assignments: list[Assignment]) -> None:
         """Add the options that services register only when they have read the file."""

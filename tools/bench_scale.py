@@ -30,11 +30,14 @@ from typing import Any
 import yaml
 
 from plugins.filter.lab import lab_id
+from tools.lab_hosts import site_inventory
 from tools.scale import report
 
 PROJECT = Path(__file__).resolve().parent.parent
 DIRECTORY = PROJECT / ".cache" / "bench-scale"
 INVENTORY = DIRECTORY / "inventory"
+# The same hosts as a site's inventory has them: site.yml then does not look after machines.
+SITE_INVENTORY = DIRECTORY / "site"
 LAB_NAME = "bench-scale"
 LABS = Path("/var/lib/kilonova/lab")
 CONTROLLER = "ctl1"
@@ -163,7 +166,17 @@ class Bench:
         content = yaml.safe_dump(inventory(PROJECT, computes), sort_keys=False)
         (INVENTORY / "hosts.yml").write_text(content.replace(": null", ":"))
 
-    def playbook(self, name: str, playbook: str, *arguments: str) -> dict[str, Any]:
+    def write_site_inventory(self) -> None:
+        """The hosts of the lab's inventory, and its passwords."""
+        (SITE_INVENTORY / "group_vars").mkdir(parents=True, exist_ok=True)
+        groups = inventory(PROJECT, computes_up_to(self.present))["all"]["children"]
+        del groups["lab"]
+        (SITE_INVENTORY / "hosts.yml").write_text(site_inventory(groups, INVENTORY))
+        passwords = SITE_INVENTORY / "group_vars" / "all"
+        if not passwords.is_symlink():
+            passwords.symlink_to(INVENTORY / "group_vars" / "all")
+
+    def playbook(self, name: str, playbook: str, *arguments: str, hosts: Path = INVENTORY) -> dict[str, Any]:
         """Run a playbook. Returns what the callback recorded, with the seconds of the whole run. Raises Failed."""
         self.logs.mkdir(parents=True, exist_ok=True)
         log, times = self.logs / f"{name}.log", self.logs / f"{name}.json"
@@ -173,7 +186,7 @@ class Bench:
             "ANSIBLE_NOCOLOR": "1",
             "KILONOVA_HOST_TIMES": str(times),
         }
-        command = [sys.executable, "-m", "ansible", "playbook", "-i", str(INVENTORY), playbook, *arguments]
+        command = [sys.executable, "-m", "ansible", "playbook", "-i", str(hosts), playbook, *arguments]
         start = time.monotonic()
         with log.open("w") as output:
             code = subprocess.run(
@@ -248,7 +261,8 @@ class Bench:
             CONTROLLER_DISK_MIB + count * COMPUTE_DISK_MIB,
         ):
             raise Failed("there is nothing to measure without it")
-        shutil.rmtree(INVENTORY, ignore_errors=True)  # New passwords, as for any new cloud.
+        for directory in (INVENTORY, SITE_INVENTORY):
+            shutil.rmtree(directory, ignore_errors=True)  # New passwords, as for any new cloud.
         self.write_inventory(computes_up_to(count))
         record = self.playbook("first", "site.yml")
         self.present = count
@@ -277,7 +291,8 @@ class Bench:
         return True
 
     def unchanged(self) -> None:
-        """Runs that must change nothing, with and without verify."""
+        """Runs that must change nothing, with and without verify, and without a look at the machines."""
+        self.write_site_inventory()
         if any(run["kind"] == "add" for run in self.results["runs"][-1:]):
             # The others have not yet heard the names of hosts that were added with --limit.
             record = self.playbook(f"names-{self.present}", "site.yml", "--tags", "host")
@@ -285,7 +300,8 @@ class Bench:
         for number in range(self.options.rounds):
             for verify in (True, False):
                 name = f"unchanged-{self.present}-{'verified' if verify else 'plain'}-{number + 1}"
-                record = self.playbook(name, "site.yml", *([] if verify else ["--skip-tags", "verify"]))
+                skipped = [] if verify else ["--skip-tags", "verify"]
+                record = self.playbook(name, "site.yml", *skipped, hosts=SITE_INVENTORY)
                 self.note_run("unchanged", [], record, verify)
                 for host, tasks in changed_hosts(record).items():
                     self.failed = True

@@ -12,6 +12,8 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
+DROP_IN = "kilonova.conf"
+
 
 def services_of(services: Iterable[Mapping[str, Any]], group_names: Iterable[str]) -> list[Mapping[str, Any]]:
     """The services that a host in these inventory groups runs."""
@@ -40,7 +42,7 @@ def services_as_wanted(
     return [
         service["name"]
         for service in services
-        if paths.isdisjoint(file["dest"] for file in files_of(service))
+        if paths.isdisjoint(paths_of(service))
         and names.isdisjoint(unit["name"] for unit in looked_at_units_of(service))
     ]
 
@@ -72,6 +74,23 @@ def files_of(service: Mapping[str, Any], checked: bool = True) -> list[dict[str,
     return files + boot_drop_ins(service)
 
 
+def paths_of(service: Mapping[str, Any]) -> list[str]:
+    """The paths of a service's files, drop-ins included.
+
+    Ansible works out what is read of a map, and only that: a file's content takes a hundred times as long as its path.
+    """
+    return [file["dest"] for file in service["files"]] + [
+        path for directory in drop_in_directories(service) for path in (directory, f"{directory}/{DROP_IN}")
+    ]
+
+
+def drop_in_directories(service: Mapping[str, Any]) -> list[str]:
+    """Where systemd looks for drop-ins of those of a service's units that get one."""
+    if not service.get("after"):
+        return []
+    return [f"/etc/systemd/system/{unit['name']}.d" for unit in service["units"] if unit.get("drop_in", True)]
+
+
 def boot_drop_ins(service: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     Drop-ins, as config_files takes them, that let a service's units come up at boot with what they need.
@@ -81,7 +100,8 @@ def boot_drop_ins(service: Mapping[str, Any]) -> list[dict[str, Any]]:
     systemd would remove them when any of the units stops, although the others hold locks there and one may just be
     starting (status 233/RUNTIME_DIRECTORY). A unit with C(drop_in: false) is the host's own and gets none.
     """
-    if not service.get("after"):
+    directories = drop_in_directories(service)
+    if not directories:
         return []
     wants = f"Wants={' '.join(service['wants'])}\n" if service.get("wants") else ""
     content = (
@@ -94,13 +114,10 @@ def boot_drop_ins(service: Mapping[str, Any]) -> list[dict[str, Any]]:
         "RestartSec=2s\n"
         "RuntimeDirectoryPreserve=yes\n"
     )
-    files = []
-    for unit in service["units"]:
-        if not unit.get("drop_in", True):
-            continue
-        directory = f"/etc/systemd/system/{unit['name']}.d"
+    files: list[dict[str, Any]] = []
+    for directory in directories:
         files.append({"dest": directory, "state": "directory", "mode": "0755"})
-        files.append({"dest": f"{directory}/kilonova.conf", "content": content})
+        files.append({"dest": f"{directory}/{DROP_IN}", "content": content})
     return files
 
 
@@ -226,12 +243,14 @@ class FilterModule:
             "catalog_users": catalog_users,
             "database_users": database_users,
             "databases_of": databases_of,
+            "drop_in_directories": drop_in_directories,
             "expected_of_libvirt": expected_of_libvirt,
             "files_of": files_of,
             "first_host": first_host,
             "hosts_lines": hosts_lines,
             "interface_with": interface_with,
             "looked_at_units_of": looked_at_units_of,
+            "paths_of": paths_of,
             "prefix_length": prefix_length,
             "probe_servers": probe_servers,
             "rabbitmq_password_hash": rabbitmq_password_hash,

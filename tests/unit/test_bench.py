@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tools import lab_hosts
 from tools.bench import __main__ as bench
 from tools.bench import figures, guest_watch, host_state, lab
 
@@ -157,24 +158,16 @@ def test_machines_are_known_to_the_lab_and_to_the_cloud_alike(tmp_path: Path, mo
     monkeypatch.setattr(lab, "OUTPUT", tmp_path)
     machine = lab.Machine("bench-x", tmp_path)
     machine.write_inventory()
-    seen = []
-    for more in ([], ["-i", str(machine.lab_file)]):
-        values = "{{ [ansible_host, ovn_chassis_bridge_address, lab_machine, lab_id, group_names | sort] | to_json }}"
-        command = lab.ansible("adhoc", "-i", str(machine.hosts_file), *more, lab.MACHINE)
-        done = subprocess.run(
-            [*command, "-m", "ansible.builtin.debug", "-a", f"msg='{values}'"],
-            cwd=PROJECT,
-            env=lab.environment(ANSIBLE_LOAD_CALLBACK_PLUGINS="1", ANSIBLE_STDOUT_CALLBACK="ansible.posix.json"),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        seen.append(json.loads(done.stdout)["plays"][0]["tasks"][0]["hosts"][lab.MACHINE]["msg"])
-    cloud, with_lab = (json.loads(text) if isinstance(text, str) else text for text in seen)
-    assert cloud[:4] == with_lab[:4] and cloud[0].endswith(".10") and cloud[1] == "198.18.0.10/24"
-    assert cloud[3] == machine.identifier
-    assert (cloud[4], with_lab[4]) == (["bench", "compute", "controller"], ["bench", "compute", "controller", "lab"])
+    content = yaml.safe_load(machine.hosts_file.read_text())["all"]
+    assert set(content["children"]) == {"controller", "compute"}
+    assert all(set(group["hosts"]) == {lab.MACHINE} for group in content["children"].values())
+    host = content["hosts"][lab.MACHINE]
+    # Everything that the lab's group has, with nothing left to be worked out in each task.
+    assert set(host) == {"lab_name", "lab_project_directory", *yaml.safe_load(lab_hosts.VARIABLES.read_text())}
+    assert not [value for value in host.values() if "{{" in str(value)]
+    assert host["lab_id"] == machine.identifier
+    assert host["ansible_host"].endswith(".10") and host["ovn_chassis_bridge_address"] == "198.18.0.10/24"
+    assert f"/{machine.identifier}/machines/{lab.MACHINE}/known_hosts" in host["ansible_ssh_common_args"]
 
 
 def test_an_earlier_machines_secrets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +177,7 @@ def test_an_earlier_machines_secrets_go(tmp_path: Path, monkeypatch: pytest.Monk
     secrets.parent.mkdir(parents=True)
     secrets.touch()
     machine.write_inventory()
-    assert not secrets.exists() and (machine.directory / "group_vars" / "bench.yml").exists()
+    assert not secrets.exists() and machine.hosts_file.exists()
 
 
 # ------------------------------------------------------------------ a measured playbook

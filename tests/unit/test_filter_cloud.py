@@ -257,3 +257,16 @@ def test_what_libvirt_must_run_for_a_server() -> None:
     ports = [{"port_id": "p", "mac": "fa:16:3e:00:00:01", "address": "192.168.1.9"}]
     server = {"id": "s", "flavor": {"name": "m1.tiny", "vcpus": 1, "ram": 512, "disk": 2}, "ports": ports}
     assert cloud.expected_of_libvirt(server) == {"vcpus": 1, "memory_mib": 512, "disk_gib": 2, "interfaces": ports}
+
+
+def test_paths_are_those_of_the_files() -> None:
+    service: dict[str, Any] = {
+        "name": "nova",
+        "after": ["mariadb.service"],
+        "files": [{"dest": "/etc/nova/nova.conf", "src": "nova.conf.j2"}],
+        "units": [{"name": "nova-api.service"}, {"name": "ssh.service", "drop_in": False}],
+    }
+    assert cloud.paths_of(service) == [file["dest"] for file in cloud.files_of(service)]
+    assert "/etc/systemd/system/nova-api.service.d/kilonova.conf" in cloud.paths_of(service)
+    del service["after"]
+    assert cloud.paths_of(service) == ["/etc/nova/nova.conf"]

@@ -114,6 +114,17 @@ def test_a_namespace_that_is_not_installed_is_named(installed: None) -> None:
         check("[a]\n", ["fake.conf", "nova.cnf"])
 
 
+def test_namespaces_are_imported_until_all_is_known(installed: None) -> None:
+    names = ["fake.conf", "broken"]
+    assert check("[vnc]\nport = 1\n", names) == []
+    assert [describe(one) for one in check("[vnc]\nport = x\n", names)] == [
+        "text: [vnc] port = x: wrong value, invalid literal for int() with base 10: 'x'. It must be int."
+    ]
+    for needs_more in ("[vnc]\nprot = 1\n", "[elsewhere]\n", "[vnc]\nport = $elsewhere\n"):
+        with pytest.raises(OptionsUnavailable, match="has no attribute 'nothing'"):
+            check(needs_more, names)
+
+
 def test_an_import_that_fails_is_shown(installed: None) -> None:
     with pytest.raises(OptionsUnavailable, match="has no attribute 'nothing'"):
         check("[a]\n", ["broken"])

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from plugins.filter.lab import lab_id
+from tools.lab_hosts import site_inventory
 
 PROJECT = Path(__file__).resolve().parents[2]
 TOOL = Path("tools/bench")
@@ -32,33 +33,15 @@ QUIET_LIMIT = 60
 MEMORY_LIMIT = 180
 LOG_LINES = 40
 
-# The hosts as an operator's inventory has them: without the group lab, so that site.yml does not look after machines.
-HOSTS = """\
-# Written by tools/bench.
-all:
-  children:
-    bench:
-      vars:
-        lab_name: {name}
-        lab_project_directory: {project}
-      hosts:
-        {machine}:
-          lab_machine: {machine}
-          lab_machine_address: "{{{{ lab_subnet | lab_address(0) }}}}"
-          ovn_chassis_bridge_address: "{{{{ lab_tunnel_subnet | lab_address(0) }}}}/24"
-    controller:
-      hosts:
-        {machine}:
-    compute:
-      hosts:
-        {machine}:
-"""
-# Beside it for what makes and removes the machine.
+# For what makes and removes the machine.
 LAB = """\
 # Written by tools/bench.
 all:
   children:
     lab:
+      vars:
+        lab_name: {name}
+        lab_project_directory: {project}
       hosts:
         {machine}:
 """
@@ -215,13 +198,15 @@ class Machine:
         shutil.rmtree(self.directory, ignore_errors=True)
         (self.directory / "group_vars").mkdir(parents=True)
         words = {"name": self.name, "project": json.dumps(str(PROJECT)), "machine": MACHINE}
-        self.hosts_file.write_text(HOSTS.format(**words))
         self.lab_file.write_text(LAB.format(**words))
-        (self.directory / "group_vars" / "bench.yml").symlink_to(PROJECT / "inventory/lab/group_vars/lab.yml")
+        (self.directory / "group_vars" / "lab.yml").symlink_to(PROJECT / "inventory/lab/group_vars/lab.yml")
+        # For the cloud, as an operator's inventory has hosts: site.yml does not look after machines.
+        groups: dict[str, Any] = {group: {"hosts": {MACHINE: {}}} for group in ("controller", "compute")}
+        self.hosts_file.write_text(site_inventory(groups, self.lab_file))
 
     def lab_playbook(self, name: str) -> None:
         log = self.logs / f"{self.name}-{name}.log"
-        playbook(log, "-i", str(self.hosts_file), "-i", str(self.lab_file), f"playbooks/{name}.yml")
+        playbook(log, "-i", str(self.lab_file), f"playbooks/{name}.yml")
 
     def create(self) -> None:
         self.write_inventory()
