@@ -208,6 +208,12 @@ def probe_servers(hosts: Iterable[str], server: Mapping[str, Any]) -> list[dict[
     return [{**server, "name": f"kilonova-probe-{host}", "host": host} for host in hosts]
 
 
+def computes_to_probe(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]], again: bool) -> list[str]:
+    """Of the hosts that verified_compute has looked at, those that are not verified; with ``again``, all of them."""
+    looked_at = {host: hostvars[host].get("verify_compute_found", {}) for host in hosts}
+    return [host for host, found in looked_at.items() if "compute" in found and (again or not found["verified"])]
+
+
 def expected_of_libvirt(server: Mapping[str, Any]) -> dict[str, Any]:
     """What libvirt must run for a server in the shape of cloud_health, as libvirt_instance takes it."""
     flavor = server["flavor"]
@@ -241,6 +247,7 @@ class FilterModule:
             "boot_drop_ins": boot_drop_ins,
             "catalog_services": catalog_services,
             "catalog_users": catalog_users,
+            "computes_to_probe": computes_to_probe,
             "database_users": database_users,
             "databases_of": databases_of,
             "drop_in_directories": drop_in_directories,

@@ -270,3 +270,15 @@ def test_paths_are_those_of_the_files() -> None:
     assert "/etc/systemd/system/nova-api.service.d/kilonova.conf" in cloud.paths_of(service)
     del service["after"]
     assert cloud.paths_of(service) == ["/etc/nova/nova.conf"]
+
+
+def test_computes_to_probe_are_those_that_are_not_verified() -> None:
+    hostvars: dict[str, dict[str, Any]] = {
+        "cmp1": {},
+        "cmp2": {"verify_compute_found": {"compute": {}, "verified": True}},
+        "cmp3": {"verify_compute_found": {"compute": {}, "verified": False}},
+        # Not looked at, because it runs the guest that is checked anyway.
+        "cmp4": {"verify_compute_found": {"skipped": True}},
+    }
+    assert cloud.computes_to_probe(hostvars, hostvars, False) == ["cmp3"]
+    assert cloud.computes_to_probe(hostvars, hostvars, True) == ["cmp2", "cmp3"]
