@@ -148,6 +148,12 @@ def test_stages_begin_where_the_last_one_ends() -> None:
     assert 0.3 <= first < 1.5 and first + second == pytest.approx(2.0, abs=0.05)
 
 
+def test_stages_after_the_guest_answered_do_not_count() -> None:
+    output = "### 0.0 packages\n### 100.0 first cloud\n### 121.0 server active\n"
+    assert figures.stages(output, 120.0) == [("packages", 100.0), ("first cloud", 20.0)]
+    assert figures.stages(output, 122.5)[1:] == [("first cloud", 21.0), ("server active", 1.5)]
+
+
 def test_stage_table_has_medians() -> None:
     runs = [[("packages", 100.0), ("bridge", 1.0)], [("packages", 120.0), ("bridge", 3.0)], [("packages", 110.0)]]
     assert figures.stage_table(runs).splitlines() == ["   110.0 s  packages", "     2.0 s  bridge"]

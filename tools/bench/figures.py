@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -123,10 +122,14 @@ def profile_table(entries: Sequence[tuple[str, float, int]], rows: int) -> str:
 
 
 def stages(output: str, seconds: float) -> list[tuple[str, float]]:
-    """The stages of the deployment by hand and how long each took, from its output; the last one ends at seconds."""
-    starts = [text.split(" ", 2)[1:] for text in output.splitlines() if text.startswith("### ")]
-    begins = [*(float(start) for start, _ in starts), seconds]
-    return [(name, round(after - begin, 2)) for (_, name), (begin, after) in zip(starts, pairwise(begins), strict=True)]
+    """
+    The stages of the deployment by hand and how long each took, from its output; the last one ends at seconds. One that
+    begins after that is left out: the guest may answer before the script sees that it is ACTIVE.
+    """
+    lines = [text.split(" ", 2)[1:] for text in output.splitlines() if text.startswith("### ")]
+    starts = [(name, float(start)) for start, name in lines if float(start) < seconds]
+    ends = [*(start for _, start in starts[1:]), seconds]
+    return [(name, round(end - start, 2)) for (name, start), end in zip(starts, ends, strict=True)]
 
 
 def stage_table(runs: Sequence[Sequence[tuple[str, float]]]) -> str:
