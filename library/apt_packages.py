@@ -86,8 +86,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.byte_compile import ByteCompiler
-from ansible.module_utils.earlier_calls import Busy, take, wait_for_earlier_call
+from ansible.module_utils.kilonova.system.byte_compile import ByteCompiler
+from ansible.module_utils.kilonova.system.locks import Busy, take, wait_for_earlier_call
 
 GUARD = "usr/sbin/policy-rc.d"
 # Where a guard of the host's own waits meanwhile.

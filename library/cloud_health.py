@@ -116,9 +116,9 @@ servers:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.cloud_api import CloudApi
-from ansible.module_utils.cloud_state import Unhealthy, healthy, look
-from ansible.module_utils.openstack_client import CLIENT_ARGUMENTS, connect
+from ansible.module_utils.kilonova.cloud.api import CloudApi
+from ansible.module_utils.kilonova.cloud.client import CLIENT_ARGUMENTS, connect
+from ansible.module_utils.kilonova.cloud.health import Unhealthy, healthy, look
 
 
 def main() -> None:

@@ -350,12 +350,12 @@ not_looked_at:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.cloud_api import CloudApi, CloudError, layer_logs
-from ansible.module_utils.cloud_converge import Converger, ServerFailed
-from ansible.module_utils.cloud_plan import PlanError
-from ansible.module_utils.dry_run import not_looked_at
-from ansible.module_utils.earlier_calls import wait_for_earlier_call
-from ansible.module_utils.openstack_client import CLIENT_ARGUMENTS, connect
+from ansible.module_utils.kilonova.cloud.api import CloudApi, CloudError, layer_logs
+from ansible.module_utils.kilonova.cloud.client import CLIENT_ARGUMENTS, connect
+from ansible.module_utils.kilonova.cloud.converge import Converger, ServerFailed
+from ansible.module_utils.kilonova.cloud.plan import PlanError
+from ansible.module_utils.kilonova.system.dry_run import not_looked_at
+from ansible.module_utils.kilonova.system.locks import wait_for_earlier_call
 
 KINDS = ("flavors", "images", "networks", "security_group_rules", "keypairs", "servers")
 

@@ -101,8 +101,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.cloud_api import CloudApi, CloudError, layer_logs
-from ansible.module_utils.openstack_client import CLIENT_ARGUMENTS, connect
+from ansible.module_utils.kilonova.cloud.api import CloudApi, CloudError, layer_logs
+from ansible.module_utils.kilonova.cloud.client import CLIENT_ARGUMENTS, connect
 
 BINARY = "nova-compute"
 # Before it, a failed event has a traceback, of frames without the exception, and no reason.

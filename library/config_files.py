@@ -171,7 +171,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.oslo_options import MASK, OptionsUnavailable, check_files, describe, installed_namespaces
+from ansible.module_utils.kilonova.config.oslo_options import (
+    MASK,
+    OptionsUnavailable,
+    check_files,
+    describe,
+    installed_namespaces,
+)
 
 DEFAULT_MODES = {"file": "0644", "directory": "0755", "absent": "0"}
 # A secret from before a change is in no list: in the diff it is recognised by its option's name or its URL.

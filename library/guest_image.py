@@ -165,7 +165,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.guest_image_build import (
+from ansible.module_utils.kilonova.guest_image.build import (
     KERNEL,
     PACKAGES,
     REVISION,
@@ -175,9 +175,9 @@ from ansible.module_utils.guest_image_build import (
     Recipe,
     password_hash,
 )
-from ansible.module_utils.guest_image_disk import disk_format
-from ansible.module_utils.guest_image_packages import Apt, PackageError
-from ansible.module_utils.guest_image_source import SourceError, copy_checked, parse_checksum
+from ansible.module_utils.kilonova.guest_image.disk import disk_format
+from ansible.module_utils.kilonova.guest_image.packages import Apt, PackageError
+from ansible.module_utils.kilonova.guest_image.source import SourceError, copy_checked, parse_checksum
 from ansible.module_utils.urls import fetch_url
 
 WORK_PREFIX = ".building-"

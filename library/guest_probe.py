@@ -244,12 +244,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ansible.module_utils.aside import Aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.cloud_api import CloudApi, CloudError, answered, console_log, layer_logs, tail
-from ansible.module_utils.cloud_state import Unhealthy, healthy, read_servers
-from ansible.module_utils.consoles import CONSOLE_ARGUMENTS, ConsoleError, probe_all
-from ansible.module_utils.openstack_client import CLIENT_ARGUMENTS, connect
+from ansible.module_utils.kilonova.cloud.api import CloudApi, CloudError, answered, console_log, layer_logs, tail
+from ansible.module_utils.kilonova.cloud.client import CLIENT_ARGUMENTS, connect
+from ansible.module_utils.kilonova.cloud.health import Unhealthy, healthy, read_servers
+from ansible.module_utils.kilonova.consoles.probe import CONSOLE_ARGUMENTS, ConsoleError, probe_all
+from ansible.module_utils.kilonova.system.background import Background
 
 POLL_SECONDS = 0.5
 CONSOLE_LINES = 25
@@ -262,7 +262,7 @@ SSH_FAILED = 255
 
 
 class ProbeError(Exception):
-    """A check failed; ``layer`` is a key of LAYER_UNITS in module_utils/cloud_api.py."""
+    """A check failed; ``layer`` is a key of LAYER_UNITS in module_utils/kilonova/cloud/api.py."""
 
     def __init__(self, layer: str, message: str) -> None:
         super().__init__(message)
@@ -490,7 +490,7 @@ class Probe:
             raise ProbeError("guest", f"the private key {self.params['private_key']} does not exist on this host")
         self.find()
         # Beside the rest: for most of the time, each of the two waits.
-        consoles = Aside(self.see_consoles)
+        consoles = Background(self.see_consoles)
         self.reach()
         found, host_key = self.log_in(outside)
         expected = self.server["hostname"]
@@ -533,7 +533,7 @@ class Probe:
 def probe_healthy(probe: Probe) -> dict[str, Any]:
     """Look at the guest while the cloud is looked at. Unhealthy, or what Probe.run() raises in a healthy cloud."""
     params = probe.params
-    early = Aside(probe.run)
+    early = Background(probe.run)
     state, at_once = healthy(
         probe.api, params["computes"], params["images"], [params["server"]], params["cloud_timeout"]
     )

@@ -90,10 +90,10 @@ import urllib.request
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dry_run import not_looked_at
-from ansible.module_utils.earlier_calls import wait_for_earlier_call
-from ansible.module_utils.kept_token import TokenFile
-from ansible.module_utils.service_logs import unit_log
+from ansible.module_utils.kilonova.cloud.token_cache import TokenFile
+from ansible.module_utils.kilonova.system.dry_run import not_looked_at
+from ansible.module_utils.kilonova.system.locks import wait_for_earlier_call
+from ansible.module_utils.kilonova.system.logs import unit_log
 
 POLL_SECONDS = 0.5
 UNIT = "keystone.service"

@@ -194,7 +194,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.catalog_plan import (
+from ansible.module_utils.kilonova.cloud.catalog_plan import (
     COLLECTIONS,
     Change,
     State,
@@ -203,10 +203,10 @@ from ansible.module_utils.catalog_plan import (
     make_changes,
     resolve,
 )
-from ansible.module_utils.earlier_calls import wait_for_earlier_call
-from ansible.module_utils.identity_api import IdentityApi, IdentityError
-from ansible.module_utils.openstack_client import CLIENT_ARGUMENTS, connect
-from ansible.module_utils.service_logs import unit_log
+from ansible.module_utils.kilonova.cloud.client import CLIENT_ARGUMENTS, connect
+from ansible.module_utils.kilonova.cloud.identity import IdentityApi, IdentityError
+from ansible.module_utils.kilonova.system.locks import wait_for_earlier_call
+from ansible.module_utils.kilonova.system.logs import unit_log
 
 # Keystone's processes on one host, more or less; more calls at a time only queue there.
 THREADS = 4

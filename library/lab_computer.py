@@ -82,7 +82,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.lab import (
+from ansible.module_utils.kilonova.lab.boot import Machine, bridge_name, machine_from_record, table_name
+from ansible.module_utils.kilonova.lab.computer import (
     NETNS,
     STATE,
     LabError,
@@ -95,9 +96,8 @@ from ansible.module_utils.lab import (
     run,
     write_file,
 )
-from ansible.module_utils.lab_boot import Machine, bridge_name, machine_from_record, table_name
-from ansible.module_utils.lab_life import remove
-from ansible.module_utils.lab_network import (
+from ansible.module_utils.kilonova.lab.lifecycle import remove
+from ansible.module_utils.kilonova.lab.network import (
     IP_FORWARD,
     bridge_problems,
     check_overlaps,

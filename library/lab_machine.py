@@ -161,7 +161,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.lab import (
+from ansible.module_utils.kilonova.lab.boot import Interface, Machine, bridge_name
+from ansible.module_utils.kilonova.lab.computer import (
     LabError,
     lab_directory,
     link_exists,
@@ -173,9 +174,8 @@ from ansible.module_utils.lab import (
     this_computer,
     unit_active,
 )
-from ansible.module_utils.lab_boot import Interface, Machine, bridge_name
-from ansible.module_utils.lab_image import Recipe, collect_packages
-from ansible.module_utils.lab_life import (
+from ansible.module_utils.kilonova.lab.image import Recipe, collect_packages
+from ansible.module_utils.kilonova.lab.lifecycle import (
     archives,
     check_record,
     clear_runtime,
@@ -188,7 +188,7 @@ from ansible.module_utils.lab_life import (
     shut_down,
     start,
 )
-from ansible.module_utils.lab_network import gateway_of, resolver_text
+from ansible.module_utils.kilonova.lab.network import gateway_of, resolver_text
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 INTERFACE = re.compile(r"eth[1-9]")

@@ -39,8 +39,8 @@ added:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.lab import LabError, lab_directory, require_root
-from ansible.module_utils.lab_image import collect_packages
+from ansible.module_utils.kilonova.lab.computer import LabError, lab_directory, require_root
+from ansible.module_utils.kilonova.lab.image import collect_packages
 
 
 def main() -> None:

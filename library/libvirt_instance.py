@@ -138,8 +138,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.libvirt_domains import STATES, connect, console_text, parse_domain, qemu_log
-from ansible.module_utils.service_logs import unit_log
+from ansible.module_utils.kilonova.libvirt.domains import STATES, connect, console_text, parse_domain, qemu_log
+from ansible.module_utils.kilonova.system.logs import unit_log
 
 if TYPE_CHECKING:
     import libvirt

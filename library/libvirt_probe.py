@@ -135,9 +135,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from xml.sax.saxutils import escape, quoteattr
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.guest_image_disk import disk_format
-from ansible.module_utils.libvirt_domains import QEMU_LOGS, connect, qemu_log
-from ansible.module_utils.service_logs import unit_log
+from ansible.module_utils.kilonova.guest_image.disk import disk_format
+from ansible.module_utils.kilonova.libvirt.domains import QEMU_LOGS, connect, qemu_log
+from ansible.module_utils.kilonova.system.logs import unit_log
 
 if TYPE_CHECKING:
     import libvirt

@@ -143,10 +143,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dry_run import mariadb_is_deployed, not_looked_at
-from ansible.module_utils.earlier_calls import wait_for_earlier_call
-from ansible.module_utils.mariadb_client import IMPORT_ERROR, connect_socket, identifier, literal, require_pymysql, rows
-from ansible.module_utils.service_logs import unit_log
+from ansible.module_utils.kilonova.database.mariadb import (
+    IMPORT_ERROR,
+    connect_socket,
+    identifier,
+    literal,
+    require_pymysql,
+    rows,
+)
+from ansible.module_utils.kilonova.system.dry_run import mariadb_is_deployed, not_looked_at
+from ansible.module_utils.kilonova.system.locks import wait_for_earlier_call
+from ansible.module_utils.kilonova.system.logs import unit_log
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection

@@ -152,8 +152,8 @@ import tempfile
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.interfaces import InterfacesError, Plan, Wanted, drift, load, parse, plan
-from ansible.module_utils.network_rollback import (
+from ansible.module_utils.kilonova.network.interfaces import InterfacesError, Plan, Wanted, drift, load, parse, plan
+from ansible.module_utils.kilonova.network.rollback import (
     APPLY,
     DIRECTORY,
     TIMER,

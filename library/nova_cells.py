@@ -128,9 +128,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dry_run import mariadb_is_deployed, not_looked_at, unreachable
-from ansible.module_utils.mariadb_client import IMPORT_ERROR, connect_to_read, connect_url, require_pymysql
-from ansible.module_utils.nova_cell_state import (
+from ansible.module_utils.kilonova.cloud.cells import (
     CELL0,
     CELL0_TRANSPORT,
     CELL0_UUID,
@@ -149,8 +147,10 @@ from ansible.module_utils.nova_cell_state import (
     unmapped,
     waiting_for,
 )
-from ansible.module_utils.service_tool import ServiceTool, ToolError, last_lines, secrets_of
-from ansible.module_utils.service_urls import masked_url, parse_database_url
+from ansible.module_utils.kilonova.config.urls import masked_url, parse_database_url
+from ansible.module_utils.kilonova.database.mariadb import IMPORT_ERROR, connect_to_read, connect_url, require_pymysql
+from ansible.module_utils.kilonova.database.service_tool import ServiceTool, ToolError, last_lines, secrets_of
+from ansible.module_utils.kilonova.system.dry_run import mariadb_is_deployed, not_looked_at, unreachable
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection

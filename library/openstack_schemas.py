@@ -138,10 +138,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ansible.module_utils.alembic_scripts import Revision, heads, pending, read_revisions, unknown
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dry_run import mariadb_is_deployed, not_looked_at, unreachable
-from ansible.module_utils.mariadb_client import (
+from ansible.module_utils.kilonova.config.urls import DatabaseUrl, parse_database_url
+from ansible.module_utils.kilonova.database.alembic_scripts import Revision, heads, pending, read_revisions, unknown
+from ansible.module_utils.kilonova.database.mariadb import (
     IMPORT_ERROR,
     NO_SUCH_TABLE,
     UNKNOWN_DATABASE,
@@ -152,9 +152,9 @@ from ansible.module_utils.mariadb_client import (
     require_pymysql,
     rows,
 )
-from ansible.module_utils.schema_kinds import LOAD_METADEFS, Kind, kind_of
-from ansible.module_utils.service_tool import ServiceTool, ToolError, last_lines, secrets_of
-from ansible.module_utils.service_urls import DatabaseUrl, parse_database_url
+from ansible.module_utils.kilonova.database.schemas import LOAD_METADEFS, Kind, kind_of
+from ansible.module_utils.kilonova.database.service_tool import ServiceTool, ToolError, last_lines, secrets_of
+from ansible.module_utils.kilonova.system.dry_run import mariadb_is_deployed, not_looked_at, unreachable
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection

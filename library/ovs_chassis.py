@@ -99,8 +99,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dry_run import not_looked_at
-from ansible.module_utils.service_logs import unit_log
+from ansible.module_utils.kilonova.system.dry_run import not_looked_at
+from ansible.module_utils.kilonova.system.logs import unit_log
 
 # Seconds for which ovs-vsctl waits for ovs-vswitchd to have done what was asked for.
 TIMEOUT = 30

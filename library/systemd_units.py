@@ -155,7 +155,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.service_logs import unit_log
+from ansible.module_utils.kilonova.system.logs import unit_log
 
 PROPERTIES = (
     "Id",

@@ -48,8 +48,8 @@ text:
 import socket
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.cloud_api import LAYER_UNITS
-from ansible.module_utils.service_logs import unit_log
+from ansible.module_utils.kilonova.cloud.api import LAYER_UNITS
+from ansible.module_utils.kilonova.system.logs import unit_log
 
 
 def installed(module: AnsibleModule, units: tuple[str, ...]) -> list[str]:

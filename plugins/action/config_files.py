@@ -26,7 +26,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 if str(PROJECT / "module_utils") not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(str(PROJECT / "module_utils"))
 
-from ansible.module_utils.ini_files import IniError, merge_overrides
+from ansible.module_utils.kilonova.config.ini_files import IniError, merge_overrides
 
 MODULE = "config_files"
 # The fact that carries through a dry run what would have been written by now.

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run the module network_bridge and, where it started a change, confirm that change over a new connection.
 
-A change that is not confirmed is undone by the host (see module_utils/network_rollback.py). This plugin then waits for
+An unconfirmed change is undone by the host (module_utils/kilonova/network). This plugin then waits for
 the host to come back with its old configuration and fails with what happened.
 """
 

@@ -24,8 +24,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 if str(PROJECT / "module_utils") not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(str(PROJECT / "module_utils"))
 
-from ansible.module_utils import preflight as checks
-from ansible.module_utils import preflight_variables as variable_checks
+from ansible.module_utils.kilonova.preflight import host as checks
+from ansible.module_utils.kilonova.preflight import variables as variable_checks
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "ports": {

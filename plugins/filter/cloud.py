@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Filters over the inventory and the service maps (see roles/cloud/vars/main.yml)."""
+"""Filters over the inventory and the service maps (see roles/common/vars/main.yml)."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def probe_servers(hosts: Iterable[str], server: Mapping[str, Any]) -> list[dict[
 
 
 def computes_to_probe(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]], again: bool) -> list[str]:
-    """Of the hosts that verified_compute has looked at, those that are not verified; with ``again``, all of them."""
+    """Of the hosts with a result of compute_verification, those not verified; with ``again``, all."""
     looked_at = {host: hostvars[host].get("verify_compute_found", {}) for host in hosts}
     return [host for host, found in looked_at.items() if "compute" in found and (again or not found["verified"])]
 

@@ -149,7 +149,7 @@ def register_plugins() -> None:
 
 @cache
 def load(inventory: str) -> Sample:
-    """A play on one of the sample inventories beside this file. The role cloud brings all others' variables with it."""
+    """A play on a sample inventory beside this file. The role common brings the variables of all others."""
     register_plugins()
     loader = DataLoader()
     loader.set_basedir(str(PROJECT))
@@ -157,7 +157,7 @@ def load(inventory: str) -> Sample:
     variable_manager = VariableManager(loader=loader, inventory=manager)
     HostVars(inventory=manager, variable_manager=variable_manager, loader=loader)
     play = Play.load(
-        {"name": "Sample", "hosts": "controller:compute", "gather_facts": False, "roles": ["cloud"]},
+        {"name": "Sample", "hosts": "controller:compute", "gather_facts": False, "roles": ["common"]},
         variable_manager=variable_manager,
         loader=loader,
     )

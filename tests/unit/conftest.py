@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from ansible.module_utils import earlier_calls
+from ansible.module_utils.kilonova.system import locks
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +21,6 @@ def umask() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def locks(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def lock_directory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """The modules' locks are in /run, where this user may not write and another run of the tests would be met."""
-    monkeypatch.setattr(earlier_calls, "DIRECTORY", str(tmp_path_factory.mktemp("run")))
+    monkeypatch.setattr(locks, "DIRECTORY", str(tmp_path_factory.mktemp("run")))

@@ -1,0 +1,148 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""The connection to the cloud's APIs that the modules share."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.kilonova.cloud.token_cache import KeptLogin
+from ansible.module_utils.kilonova.system.dry_run import not_looked_at
+from ansible.module_utils.kilonova.system.logs import unit_log
+
+if TYPE_CHECKING:
+    from openstack.connection import Connection
+
+POLL_SECONDS = 0.5
+SECRET_NAMES = ("password", "secret", "token", "passcode", "passphrase")
+
+CLIENT_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "cloud": {"type": "str", "default": "admin"},
+    "clouds_file": {"type": "path", "default": "/etc/openstack/clouds.yaml"},
+    "api_timeout": {"type": "int", "default": 120},
+}
+
+
+def connect(module: AnsibleModule) -> Connection:
+    """Return an authenticated connection, waiting for Keystone to answer.
+
+    The login of an earlier call is used again, where Keystone still takes its token.
+    Only the clouds file counts: OS_* variables of the caller's environment are not read. A refused password,
+    an unknown cloud or a missing file fail at once; a Keystone that does not answer yet (connection refused,
+    HTTP 5xx, no backend in the load balancer) is tried again for ``api_timeout`` seconds.
+    A dry run waits for nothing: it ends there without a prediction, since the services may be what a run would start.
+
+    The module must include ``CLIENT_ARGUMENTS`` in its argument spec.
+    """
+    # keystoneauth imports osprofiler where it is installed, and with it eventlet, webob and more, which takes 0.2 s.
+    # Nobody traces a module. This is Python's own way to say that there is no such module.
+    sys.modules.setdefault("osprofiler", None)  # type: ignore[arg-type]
+    try:
+        # Imported here: the import takes most of a second and must fail with Ansible's message.
+        from openstack import exceptions as sdk_errors
+        from openstack.config import OpenStackConfig
+        from openstack.connection import Connection
+    except ImportError:
+        module.fail_json(msg=missing_required_lib("openstacksdk"), exception=traceback.format_exc())
+
+    cloud, clouds_file = module.params["cloud"], module.params["clouds_file"]
+    if not os.path.isfile(clouds_file):
+        module.fail_json(
+            msg=f"{clouds_file} does not exist, so the cloud '{cloud}' is unknown. Let the clients role write it, "
+            "or name another file with clouds_file."
+        )
+    try:
+        config = OpenStackConfig(config_files=[clouds_file], secure_files=[], vendor_files=[], load_envvars=False)
+        names = sorted(config.get_cloud_names())
+        if cloud not in names:
+            module.fail_json(
+                msg=f"{clouds_file} does not define the cloud '{cloud}'. It defines: {', '.join(names) or 'none'}."
+            )
+        with without_archives():
+            region = config.get_one(cloud=cloud)
+    except sdk_errors.OpenStackCloudException as error:
+        module.fail_json(msg=f"{clouds_file} cannot be used: {error}")
+    # The module's result and messages then mask what the clouds file holds, as they do for its no_log options.
+    module.no_log_values.update(secrets_in(region.config))
+    connection = Connection(config=region)
+    _authenticate(module, connection, str(region.config.get("auth", {}).get("auth_url", "")))
+    return connection
+
+
+@contextmanager
+def without_archives() -> Iterator[None]:
+    """Keep the archive that Ansible brings a module in out of Python's path.
+
+    keystoneauth finds its plugins through stevedore, which keeps what the installed packages offer in a file below
+    ~/.cache for each path that it was called with. The archive has another name in each call: stevedore would read all
+    packages again, which takes 0.2 s, and leave one more file of 180 kB. What is imported from the archive meanwhile is
+    found nevertheless, because its packages are known already.
+    """
+    whole = sys.path[:]
+    sys.path[:] = [path for path in whole if os.path.isdir(path)]
+    try:
+        yield
+    finally:
+        sys.path[:] = whole
+
+
+def secrets_in(config: Any, name: str = "") -> Iterator[str]:
+    """Yield the values in a cloud's configuration whose names say that they are secret."""
+    if isinstance(config, dict):
+        for key, value in config.items():
+            yield from secrets_in(value, str(key))
+    elif isinstance(config, str) and config and any(word in name.lower() for word in SECRET_NAMES):
+        yield config
+
+
+def _authenticate(module: AnsibleModule, connection: Connection, auth_url: str) -> None:
+    from keystoneauth1 import exceptions as auth_errors
+
+    session: Any = connection.session
+    kept = KeptLogin(session, auth_url)
+    timeout = module.params["api_timeout"]
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            # authorize() would wrap every cause in one exception type, and the cause decides whether to wait.
+            session.invalidate()
+            if not kept.use():
+                session.get_token()
+                if not module.check_mode:
+                    kept.keep()
+            module.no_log_values.add(session.get_token())
+            return
+        except (auth_errors.Unauthorized, auth_errors.Forbidden, auth_errors.BadRequest) as error:
+            _fail(
+                module,
+                f"Keystone at {auth_url} refuses the cloud '{module.params['cloud']}' "
+                f"of {module.params['clouds_file']}: {error}. "
+                "The user, project or password in that file is not the one in Keystone.",
+            )
+        except auth_errors.SSLError as error:
+            _fail(module, f"TLS to Keystone at {auth_url} failed: {error}. Check the certificate and cacert.")
+        except (auth_errors.ConnectionError, auth_errors.HttpError, auth_errors.DiscoveryFailure) as error:
+            cause = error
+        except auth_errors.ClientException as error:
+            _fail(module, f"{module.params['clouds_file']} cannot be used to log in at {auth_url}: {error}")
+        if module.check_mode:
+            not_looked_at(module, f"The cloud behind Keystone at {auth_url}", cause)
+        if time.monotonic() >= deadline:
+            _fail(
+                module,
+                f"Keystone at {auth_url} did not answer within {timeout} s (api_timeout): {cause}. "
+                "Check that its unit runs and that the address is the one it is reached at.",
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _fail(module: AnsibleModule, message: str) -> NoReturn:
+    module.fail_json(msg=f"{message}\n{unit_log('keystone')}")
+    raise AssertionError("fail_json() ends the module")

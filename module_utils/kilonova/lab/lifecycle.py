@@ -1,0 +1,356 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""A lab machine's life: made, started, rebooted, stopped, removed, and what it leaves behind checked."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from ansible.module_utils.kilonova.lab.boot import (
+    BOOT,
+    HOST_KEY_TYPES,
+    PREPARE,
+    SUPERVISE,
+    Computer,
+    Interface,
+    Machine,
+    boot_script,
+    machine_files,
+    prepare_script,
+    ssh_config,
+    ssh_options,
+    supervise_script,
+    unit_file,
+)
+from ansible.module_utils.kilonova.lab.computer import (
+    NETNS,
+    SIGNAL_POWEROFF,
+    SIGNAL_REBOOT,
+    LabError,
+    cgroup_directories,
+    lab_directory,
+    machine_links,
+    mounts_below,
+    nspawn_traces,
+    processes,
+    read_json,
+    remove_cgroup,
+    run,
+    send,
+    start_time,
+    unit_active,
+    wait_for,
+    write_file,
+)
+from ansible.module_utils.kilonova.lab.image import Recipe, collect_packages, ensure_image, provide_packages
+
+UNITS = Path("/run/systemd/system")
+KILL_TIMEOUT = 30.0
+RUNNING_STATES = ("running", "degraded", "maintenance")
+CONSOLE_LINES = 20
+
+
+def record_path(machine: Machine) -> Path:
+    return Path(machine.directory) / "machine.json"
+
+
+def archives(machine: Machine) -> Path:
+    return Path(machine.root) / "var/cache/apt/archives"
+
+
+def console_tail(machine: Machine, lines: int = CONSOLE_LINES) -> str:
+    path = Path(machine.directory) / "console.log"
+    try:
+        text = path.read_bytes()[-16384:].decode(errors="replace")
+    except OSError:
+        return f"{path} cannot be read"
+    return f"The last lines of {path}:\n" + "\n".join(text.splitlines()[-lines:])
+
+
+# ------------------------------------------------------------------ making
+def has_tree(machine: Machine) -> bool:
+    """The record is written last: a tree without one was left half made."""
+    return record_path(machine).exists() and Path(machine.root).is_dir()
+
+
+def check_record(machine: Machine) -> None:
+    record = read_json(record_path(machine))
+    if record and record.get("address") != machine.address:
+        raise LabError(
+            f"The lab machine {machine.name} was made with the address {record.get('address')}, the inventory now says "
+            f"{machine.address} (lab_subnet, or the order of the hosts in the group lab). Make the inventory say the "
+            "old address again, or remove the machine with playbooks/destroy.yml and create it anew."
+        )
+    had = [Interface(**entry) for entry in record.get("interfaces", [])]
+    if record and had != list(machine.interfaces):
+        raise LabError(
+            f"The lab machine {machine.name} was made with {describe_interfaces(had)} beside eth0, the inventory now "
+            f"says {describe_interfaces(machine.interfaces)} (lab_interfaces). Make the inventory say that again, or "
+            "remove the machine with playbooks/destroy.yml and create it anew."
+        )
+
+
+def describe_interfaces(interfaces: Iterable[Interface]) -> str:
+    return ", ".join(f"{one.name} {one.address}".strip() for one in interfaces) or "no interface"
+
+
+def make_tree(machine: Machine, computer: Computer, recipe: Recipe, max_age_days: float) -> list[str]:
+    image, warnings = ensure_image(recipe, max_age_days)
+    directory = Path(machine.directory)
+    remove_tree(machine)
+    partial = directory / "root.partial"
+    partial.mkdir(parents=True)
+    run(
+        ["tar", "--extract", "--numeric-owner", "--xattrs", "--xattrs-include=*", f"--file={image}", "-C", str(partial)]
+    )
+    key = (lab_directory(machine.lab_id) / "ssh/id_ed25519.pub").read_text()
+    for name, text in machine_files(machine, computer, uuid.uuid4().hex, key).items():
+        path = partial / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, text)
+    (partial / "root/.ssh").chmod(0o700)
+    (partial / "root/.ssh/authorized_keys").chmod(0o600)
+    make_host_keys(machine, partial / "etc/ssh")
+    provide_packages(partial / "var/cache/apt/archives")
+    partial.rename(machine.root)
+    write_file(directory / "ssh_config", ssh_config(lab_directory(machine.lab_id), machine), 0o600)
+    write_file(record_path(machine), to_json(machine))
+    return warnings
+
+
+def to_json(machine: Machine) -> str:
+    return json.dumps(asdict(machine), indent=2, sort_keys=True) + "\n"
+
+
+def make_host_keys(machine: Machine, directory: Path) -> None:
+    """Keys of the machine's own: those in the base image would be the same in every machine."""
+    for old in directory.glob("ssh_host_*"):
+        old.unlink()
+    known = ""
+    for kind in HOST_KEY_TYPES:
+        key = directory / f"ssh_host_{kind}_key"
+        run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", machine.name, "-f", str(key)])
+        known += f"{machine.address} {' '.join(key.with_suffix('.pub').read_text().split()[:2])}\n"
+    write_file(Path(machine.directory) / "known_hosts", known, 0o600)
+
+
+# ------------------------------------------------------------------ running
+def start(machine: Machine, computer: Computer, nameservers: str, timeout: float) -> str:
+    """Boot a stopped machine. Returns systemd's own word on its state."""
+    directory = Path(machine.directory)
+    if nameservers:
+        resolv = Path(machine.root) / "etc/resolv.conf"
+        if resolv.is_symlink():
+            resolv.unlink()
+        write_file(resolv, nameservers)
+    write_file(directory / PREPARE, prepare_script(machine))
+    write_file(directory / BOOT, boot_script(machine, computer))
+    with open(directory / "console.log", "wb") as console:
+        os.fchmod(console.fileno(), 0o600)
+        if computer.systemd:
+            write_file(UNITS / machine.unit, unit_file(machine))
+            run(["systemctl", "daemon-reload"])
+            run(["systemctl", "reset-failed", machine.unit], check=False)
+            run(["systemctl", "start", machine.unit], timeout=timeout)
+        else:
+            write_file(directory / SUPERVISE, supervise_script(machine))
+            # A session of its own and no open file of ours: it outlives this module, Ansible and the terminal.
+            subprocess.Popen(
+                ["/bin/sh", str(directory / SUPERVISE)],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
+                cwd="/",
+            )
+    return wait_until_up(machine, timeout)
+
+
+def _answers_ssh(machine: Machine, timeout: float = 0.5) -> bool:
+    try:
+        with socket.create_connection((machine.address, 22), timeout=timeout) as connection:
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def wait_until_up(machine: Machine, timeout: float) -> str:
+    """Wait until the machine's systemd has finished booting, asked over ssh as Ansible will."""
+    deadline = time.monotonic() + timeout
+
+    def answers_or_ended() -> bool:
+        return _answers_ssh(machine) or not (processes(machine).any or unit_active(machine))
+
+    if not wait_for(answers_or_ended, timeout) or not processes(machine).any:
+        raise LabError(
+            f"The lab machine {machine.name} ({machine.address}) did not come up: no ssh server within "
+            f"{timeout:.0f} s. {console_tail(machine)}"
+        )
+    options = ssh_options(str(lab_directory(machine.lab_id)), machine.name)
+    command = ["ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"]
+    for key, value in options.items():
+        command += ["-o", f"{key}={value}"]
+    command += [machine.address, "systemctl", "is-system-running", "--wait"]
+    state, detail = "", ""
+    while time.monotonic() < deadline:
+        try:
+            done = run(command, check=False, timeout=max(1.0, deadline - time.monotonic()))
+        except LabError as error:
+            detail = str(error)
+            break
+        state, detail = done.stdout.strip(), done.stderr.strip()
+        if state in RUNNING_STATES:
+            return state
+        time.sleep(0.3)
+    raise LabError(
+        f"The lab machine {machine.name} ({machine.address}) did not finish booting within {timeout:.0f} s "
+        f"(systemctl is-system-running: {state or 'no answer'}) {detail}. {console_tail(machine)}"
+    )
+
+
+def reboot(machine: Machine, timeout: float) -> str:
+    """Ask the machine's systemd for a reboot and wait until the next boot is done."""
+    leader = processes(machine).leader
+    assert leader is not None
+    before = (leader, start_time(leader))
+    close_connections(machine)
+    send((leader,), SIGNAL_REBOOT)
+
+    def another() -> bool:
+        now = processes(machine)
+        return not now.outside or (now.leader is not None and (now.leader, start_time(now.leader)) != before)
+
+    if not wait_for(another, timeout):
+        raise LabError(
+            f"The lab machine {machine.name} did not finish shutting down within {timeout:.0f} s. "
+            f"{console_tail(machine)}"
+        )
+    return wait_until_up(machine, timeout)
+
+
+def close_connections(machine: Machine) -> None:
+    """End Ansible's shared ssh connections to the machine: they would hang on, and the next task with them."""
+    for path in (lab_directory(machine.lab_id) / "connections").glob(f"{machine.address}-*"):
+        run(["ssh", "-F", "none", "-O", "exit", "-o", f"ControlPath={path}", machine.address], check=False)
+        path.unlink(missing_ok=True)
+
+
+def shut_down(machine: Machine, timeout: float) -> bool:
+    """Let the machine's systemd power off. False if it had to be killed, which is what timeout 0 asks for."""
+    close_connections(machine)
+    now = processes(machine)
+    orderly = False
+    if now.leader and timeout > 0:
+        send((now.leader,), SIGNAL_POWEROFF)
+        orderly = wait_for(lambda: not processes(machine).inside, timeout, 0.2)
+        if orderly:
+            wait_for(lambda: not (processes(machine).any or unit_active(machine)), KILL_TIMEOUT)
+    kill(machine)
+    return orderly
+
+
+def kill(machine: Machine) -> None:
+    if unit_active(machine):
+        run(["systemctl", "kill", "--signal=SIGKILL", machine.unit], check=False)
+
+    def gone() -> bool:
+        now = processes(machine)
+        # The supervisor first, or it would boot the machine again. With a PID 1, the kernel ends all inside.
+        send(now.outside, signal.SIGKILL)
+        send((now.leader,) if now.leader else now.inside, signal.SIGKILL)
+        return not now.any
+
+    if not wait_for(gone, KILL_TIMEOUT):
+        raise LabError(f"Processes of the lab machine {machine.name} do not end: {describe_processes(machine)}")
+    if (UNITS / machine.unit).exists():
+        run(["systemctl", "stop", machine.unit], check=False)
+        run(["systemctl", "reset-failed", machine.unit], check=False)
+
+
+def describe_processes(machine: Machine) -> str:
+    now = processes(machine)
+    return ", ".join(f"{pid} ({_name(pid)})" for pid in (*now.outside, *now.inside))
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path("/proc", str(pid), "comm").read_text().strip()
+    except OSError:
+        return "ended"
+
+
+def clear_runtime(machine: Machine) -> None:
+    """Remove what a running machine has outside of its directory."""
+    if (NETNS / machine.namespace).exists():
+        run(["ip", "netns", "delete", machine.namespace])
+    for link in machine_links(machine):
+        run(["ip", "link", "delete", link], check=False)  # it may go by itself, with the namespace
+    for directory in cgroup_directories(machine):
+        remove_cgroup(directory)
+    for point in mounts_below(machine.directory, *map(str, nspawn_traces(machine))):
+        run(["umount", "--lazy", point])
+    for trace in nspawn_traces(machine):
+        if trace.is_dir():
+            trace.rmdir()
+    if (UNITS / machine.unit).exists():
+        (UNITS / machine.unit).unlink()
+        run(["systemctl", "daemon-reload"])
+
+
+# ------------------------------------------------------------------ leftovers
+def leftovers(machine: Machine, with_files: bool = False) -> list[str]:
+    """What there is of a machine on the computer apart from its files (or with them)."""
+    now = processes(machine)
+    found = [f"process {pid} ({_name(pid)})" for pid in (*now.outside, *now.inside)]
+    if unit_active(machine):
+        found.append(f"service {machine.unit}")
+    if (NETNS / machine.namespace).exists():
+        found.append(f"network namespace {machine.namespace}")
+    found += [f"interface {link}" for link in machine_links(machine)]
+    found += [f"cgroup {path}" for path in cgroup_directories(machine)]
+    found += [f"mount {point}" for point in mounts_below(machine.directory, *map(str, nspawn_traces(machine)))]
+    if with_files and Path(machine.directory).exists():
+        found.append(f"directory {machine.directory}")
+    return found
+
+
+def remove_tree(machine: Machine) -> None:
+    record_path(machine).unlink(missing_ok=True)
+    for name in ("root", "root.partial"):
+        path = Path(machine.directory) / name
+        if path.exists():
+            # systemd-nspawn's lock on the tree, which it never removes.
+            identity = path.stat()
+            Path(f"/run/systemd/nspawn/locks/inode-{identity.st_dev}:{identity.st_ino}").unlink(missing_ok=True)
+            run(["rm", "-rf", "--one-file-system", str(path)])
+
+
+def remove(machine: Machine) -> int:
+    """Remove a machine and check that nothing of it is left. Returns the number of packages it leaves to the cache."""
+    shut_down(machine, 0)
+    clear_runtime(machine)
+    packages = collect_packages(archives(machine)) if has_tree(machine) else 0
+    remove_tree(machine)
+    shutil.rmtree(machine.directory, ignore_errors=True)
+
+    def nothing_left() -> bool:
+        return not leftovers(machine, with_files=True)
+
+    if not wait_for(nothing_left, KILL_TIMEOUT):
+        left = ", ".join(leftovers(machine, with_files=True))
+        raise LabError(f"The lab machine {machine.name} is removed, but this is left of it: {left}")
+    return packages
+
+
+def machine_lock(machine: Machine) -> Path:
+    return lab_directory(machine.lab_id) / "locks" / machine.name

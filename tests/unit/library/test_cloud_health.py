@@ -1,0 +1,72 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""The module cloud_health: when it waits, when it fails, and what it returns."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import cloud_health
+import pytest
+from ansible.module_utils.kilonova.cloud import health
+from ansible.module_utils.testing import patch_module_args
+
+BROKEN = [{"layer": "OVN", "message": "node2 gives no sign of life", "hosts": ["node2"]}]
+STATE: dict[str, Any] = {"services": [], "agents": [], "hypervisors": [], "images": [], "servers": []}
+
+
+@pytest.fixture
+def problems(monkeypatch: pytest.MonkeyPatch) -> list[list[dict[str, Any]]]:
+    """What is wrong at each look; the last of them for good."""
+    looks: list[list[dict[str, Any]]] = []
+
+    def read_all(api: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        return dict(STATE), list(looks.pop(0) if len(looks) > 1 else looks[0])
+
+    monkeypatch.setattr(cloud_health, "connect", lambda module: None)
+    monkeypatch.setattr(health, "read_all", read_all)
+    monkeypatch.setattr(health, "judge", lambda *wanted: [])
+    monkeypatch.setattr(health, "layer_logs", lambda layers, lines: f"logs of {layers}")
+    monkeypatch.setattr(health, "POLL_SECONDS", 0)
+    return looks
+
+
+def run(capsys: pytest.CaptureFixture[str], **options: Any) -> dict[str, Any]:
+    with patch_module_args(options), pytest.raises(SystemExit):
+        cloud_health.main()
+    return dict(json.loads(capsys.readouterr().out))
+
+
+def test_a_healthy_cloud(problems: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    problems += [[]]
+    result = run(capsys)
+    assert {name: result[name] for name in STATE} == STATE
+    assert (result["changed"], result["problems"]) == (False, [])
+
+
+def test_it_waits_for_what_converges(problems: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    problems += [BROKEN, BROKEN, []]
+    assert "failed" not in run(capsys)
+    assert problems == [[]]
+
+
+def test_what_stays_wrong_is_the_failure(problems: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    problems += [BROKEN]
+    result = run(capsys, timeout=0)
+    assert result["failed"]
+    assert result["msg"].startswith("The cloud is not healthy:\n- OVN: node2 gives no sign of life.")
+    assert (result["layer"], result["problems"]) == ("OVN", BROKEN)
+
+
+def test_a_report_neither_waits_nor_fails(problems: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    problems += [BROKEN, []]
+    result = run(capsys, report_only=True)
+    assert result["problems"] == BROKEN
+    assert "failed" not in result
+
+
+def test_whether_it_was_healthy_at_once(problems: list[Any]) -> None:
+    problems += [BROKEN, []]
+    assert health.healthy(None, [], [], [], 5) == (STATE, False)  # type: ignore[arg-type]
+    assert health.healthy(None, [], [], [], 5) == (STATE, True)  # type: ignore[arg-type]

@@ -1,0 +1,146 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""The project as a whole: headers, paths in documents, make targets, playbooks."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).resolve().parents[3]
+SKIPPED = {".git", ".venv", ".cache", "__pycache__", ".lab", "node_modules"}
+PLAYBOOKS = sorted([PROJECT / "site.yml", *PROJECT.glob("playbooks/*.yml"), *PROJECT.glob("molecule/*/*.yml")])
+PLAYBOOKS = [path for path in PLAYBOOKS if path.name not in {"molecule.yml"}]
+DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md")])
+LICENCE = "SPDX-License-Identifier: Apache-2.0"
+
+
+def files(*suffixes: str) -> Iterator[Path]:
+    """The project's own files."""
+    for directory, names, found in os.walk(PROJECT):
+        names[:] = [name for name in names if name not in SKIPPED]
+        yield from (Path(directory, name) for name in found if not suffixes or name.endswith(suffixes))
+
+
+def relative(path: Path) -> str:
+    """A path as test names show it."""
+    return str(path.relative_to(PROJECT))
+
+
+def test_licence_is_complete() -> None:
+    text = (PROJECT / "LICENSE").read_text()
+    assert "Apache License" in text and "Version 2.0, January 2004" in text and "END OF TERMS AND CONDITIONS" in text
+
+
+def test_python_files_name_the_licence() -> None:
+    assert [relative(path) for path in files(".py") if LICENCE not in path.read_text()] == []
+
+
+def test_scripts_can_be_executed() -> None:
+    scripts = [path for path in files() if path.parent.name in {"tools", ".ci"} and path.read_bytes().startswith(b"#!")]
+    assert scripts
+    assert [relative(path) for path in scripts if not path.stat().st_mode & stat.S_IXUSR] == []
+
+
+@pytest.mark.parametrize(
+    "script", ["tools/setup", "tools/pins", "tools/molecule-test", "tools/bench/baseline.sh", ".ci/run"]
+)
+def test_shell_scripts_parse(script: str) -> None:
+    subprocess.run(["bash", "-n", str(PROJECT / script)], check=True)
+
+
+@pytest.mark.parametrize("playbook", PLAYBOOKS, ids=relative)
+def test_every_play_and_task_is_named(playbook: Path) -> None:
+    for play in yaml.safe_load(playbook.read_text()):
+        assert play.get("name"), play
+        for tasks in (play.get("pre_tasks"), play.get("tasks"), play.get("post_tasks"), play.get("handlers")):
+            assert all(task.get("name") for task in tasks or [])
+
+
+# ansible-lint does it for every playbook, but without an inventory.
+@pytest.mark.parametrize("inventory", ["inventory/lab", "inventory/example"])
+def test_site_fits_the_inventory(inventory: str) -> None:
+    command = [sys.executable, "-m", "ansible", "playbook", "-i", inventory, "--syntax-check", "site.yml"]
+    environment = os.environ | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg")}
+    # Ansible refuses a standard input that does not block, which a runner may hand down.
+    result = subprocess.run(
+        command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    assert result.returncode == 0, result.stderr
+    assert "WARNING" not in result.stderr, result.stderr
+
+
+def links(document: Path) -> Iterator[str]:
+    """Targets of a document's relative links."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        if not re.match(r"[a-z]+:|#", target):
+            yield target.partition("#")[0]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_links_lead_somewhere(document: Path) -> None:
+    assert [target for target in links(document) if not (document.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_named_paths_exist(document: Path) -> None:
+    # `roles/nova/templates/x.j2` and the like, in backquotes.
+    tops = "roles|library|module_utils|plugins|playbooks|inventory|templates|tests|tools|docs|molecule"
+    named = re.findall(rf"`((?:{tops})/[\w./*-]+)`", document.read_text())
+    # Of one's own inventory, the documents say mysite.
+    missing = [name for name in named if "mysite" not in name and not list(PROJECT.glob(name.rstrip("/")))]
+    assert missing == []
+
+
+def test_documented_make_targets_exist() -> None:
+    makefile = (PROJECT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    named = {name for path in DOCUMENTS for name in re.findall(r"`make ([a-z-]+)", path.read_text())}
+    assert named - targets == set()
+
+
+def test_every_playbook_is_in_the_readme() -> None:
+    readme = (PROJECT / "README.md").read_text()
+    assert [path.name for path in PROJECT.glob("playbooks/*.yml") if f"playbooks/{path.name}" not in readme] == []
+
+
+def test_seed_map_has_no_empty_cell() -> None:
+    rows = [line for line in (PROJECT / "docs" / "seed-map.md").read_text().splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+    body = [row for row in cells if not set("".join(row)) <= set("-: ")]
+    assert len(body) > 50
+    assert [row for row in body if len(row) != 3 or not all(row)] == []
+
+
+def test_tests_named_in_the_seed_map_exist() -> None:
+    text = (PROJECT / "docs" / "seed-map.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    assert len(named) > 30
+    missing = [f"{path}::{test}" for path, test in named if f"def {test}(" not in (PROJECT / path).read_text()]
+    assert missing == []
+
+
+def test_nothing_but_the_lab_knows_about_containers() -> None:
+    word = re.compile(r"nspawn|systemd-container|docker", re.IGNORECASE)
+    outside = [
+        relative(path)
+        for directory in ("roles", "library", "module_utils", "plugins", "templates")
+        for path in files(".py", ".yml", ".j2")
+        if path.is_relative_to(PROJECT / directory) and "lab" not in re.split(r"[/_.]", relative(path))
+        if word.search(path.read_text())
+    ]
+    assert outside == []
+
+
+def test_make_lists_its_targets() -> None:
+    result = subprocess.run(["make", "--no-print-directory"], cwd=PROJECT, capture_output=True, text=True, check=True)
+    for target in ("setup", "cloud", "destroy", "check", "test"):
+        assert re.search(rf"^ +{target} ", result.stdout, re.MULTILINE), target
