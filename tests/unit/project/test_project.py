@@ -21,6 +21,7 @@ PLAYBOOKS = sorted([PROJECT / "site.yml", *PROJECT.glob("playbooks/*.yml"), *PRO
 PLAYBOOKS = [path for path in PLAYBOOKS if path.name not in {"molecule.yml"}]
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md")])
 LICENCE = "SPDX-License-Identifier: Apache-2.0"
+HEADER = f"# Copyright the Kilonova authors\n# {LICENCE}\n"
 
 
 def files(*suffixes: str) -> Iterator[Path]:
@@ -28,6 +29,12 @@ def files(*suffixes: str) -> Iterator[Path]:
     for directory, names, found in os.walk(PROJECT):
         names[:] = [name for name in names if name not in SKIPPED]
         yield from (Path(directory, name) for name in found if not suffixes or name.endswith(suffixes))
+
+
+def ignored(path: Path) -> bool:
+    """Return whether a YAML file is an operator's: another inventory, or generated secrets."""
+    top, below = path.relative_to(PROJECT).parts[0], path.relative_to(PROJECT).parts[1:2]
+    return path.name == "secrets.yml" or (top == "inventory" and below[0] not in {"lab", "example"})
 
 
 def relative(path: Path) -> str:
@@ -42,6 +49,12 @@ def test_licence_is_complete() -> None:
 
 def test_python_files_name_the_licence() -> None:
     assert [relative(path) for path in files(".py") if LICENCE not in path.read_text()] == []
+
+
+def test_yaml_files_begin_with_the_licence() -> None:
+    own = [path for path in files(".yml", ".yaml", ".ansible-lint", ".yamllint") if not ignored(path)]
+    assert len(own) > 150
+    assert [relative(path) for path in own if not path.read_text().startswith(f"{HEADER}---\n")] == []
 
 
 def test_scripts_can_be_executed() -> None:
