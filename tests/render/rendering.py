@@ -28,6 +28,7 @@ from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 
 from plugins.action.config_files import ActionModule
+from plugins.filter.services import files_of
 
 PROJECT = Path(__file__).resolve().parents[2]
 # The value of every secret in the sample inventories.
@@ -78,19 +79,14 @@ class Sample:
 
     def templar(self, host: str, changes: Mapping[str, Any] | None = None) -> Templar:
         """A templar with the host's variables, and others than the inventory's."""
-        return Templar(loader=self.loader, variables={**self.variables(host), **(changes or {})})
+        magic = {"ansible_run_tags": ["all"]}
+        return Templar(loader=self.loader, variables={**self.variables(host), **magic, **(changes or {})})
 
     def services(self, host: str) -> list[dict[str, Any]]:
         """The maps of the services that the host runs."""
         found = self.templar(host).template(self.variables(host)["cloud_services_here"])
         assert isinstance(found, list)
         return found
-
-    def role_of(self, service: dict[str, Any], variables: dict[str, Any]) -> Role:
-        """The role whose vars/main.yml has the service's map, as <role>_service."""
-        names = [name for name in self.roles if variables.get(f"{name}_service", {}).get("name") == service["name"]]
-        assert len(names) == 1, f"the map of {service['name']} is in {names or 'no role'}"
-        return self.roles[names[0]]
 
     def files(self, host: str) -> list[File]:
         """Everything that config_files writes on the host, rendered once."""
@@ -101,20 +97,16 @@ class Sample:
     def render_all(self, host: str) -> list[File]:
         """Everything that config_files writes on the host, rendered anew."""
         variables = self.variables(host)
-        return [
-            rendered
-            for service in self.services(host)
-            if service.get("files")
-            for rendered in self.render(host, service, variables)
-        ]
+        return [rendered for service in self.services(host) for rendered in self.render(host, service, variables)]
 
     def render(self, host: str, service: dict[str, Any], variables: dict[str, Any]) -> list[File]:
         """The files of one service on one host."""
-        role = self.role_of(service, variables)
+        role = self.roles["common"]
+        files = files_of(service)
         block = Block(play=self.play, role=role)
         block._dep_chain = [role]
         task = Task.load(
-            {"name": service["name"], "config_files": {"files": service["files"], "secrets": []}},
+            {"name": service["name"], "config_files": {"files": files, "secrets": []}},
             block=block,
             role=role,
             variable_manager=self.variable_manager,
@@ -134,7 +126,7 @@ class Sample:
                 str(item.get("mode", "0644")),
                 str(given.get("src", "")),
             )
-            for given, item in zip(service["files"], recorder.recorded["files"], strict=True)
+            for given, item in zip(files, recorder.recorded["files"], strict=True)
         ]
 
 

@@ -317,7 +317,7 @@ def test_tunnels_have_their_own_bridge_where_they_have_an_interface() -> None:
     assert "ip link set dev eth2 up" in own
     assert "ip address add 198.18.0.10/24 dev kilonova-tunnel\n" in own
     sample = rendering.load("multihost")
-    service = next(service for service in sample.services("cmp1") if service["name"] == "Open vSwitch")
+    service = next(service for service in sample.services("cmp1") if service["name"] == "ovn_chassis")
     files = [item for item in service["files"] if item["dest"] == unit]
     variables = sample.variables("cmp1") | {"ovn_chassis_tunnel_interface": ""}
     shared = sample.render("cmp1", service | {"files": files}, variables)[0].text or ""

@@ -1,0 +1,136 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Run the check mode of several modules in one process, and collect which services differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any, NoReturn
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.kilonova.cloud import (
+    compute_verification,
+    keystone_bootstrap,
+    keystone_catalog,
+    keystone_keys,
+    nova_cells,
+)
+from ansible.module_utils.kilonova.config import config_files
+from ansible.module_utils.kilonova.database import mariadb_databases, openstack_schemas
+from ansible.module_utils.kilonova.guest_image import image as guest_image
+from ansible.module_utils.kilonova.libvirt import probe as libvirt_probe
+from ansible.module_utils.kilonova.network import bridge as network_bridge
+from ansible.module_utils.kilonova.network import ovs_chassis
+from ansible.module_utils.kilonova.system import apt_packages, systemd_units
+
+# Modules that a service map may name under checks. Each has ARGUMENT_SPEC and run(module).
+CHECKS: dict[str, ModuleType] = {
+    "apt_packages": apt_packages,
+    "guest_image": guest_image,
+    "keystone_bootstrap": keystone_bootstrap,
+    "keystone_catalog": keystone_catalog,
+    "keystone_keys": keystone_keys,
+    "libvirt_probe": libvirt_probe,
+    "mariadb_databases": mariadb_databases,
+    "network_bridge": network_bridge,
+    "nova_cells": nova_cells,
+    "openstack_schemas": openstack_schemas,
+    "ovs_chassis": ovs_chassis,
+}
+
+
+class Ended(SystemExit):
+    """The end of a module, with its result."""
+
+    def __init__(self, result: dict[str, Any]) -> None:
+        super().__init__(0)
+        self.result = result
+
+
+class CheckedModule:
+    """Stands for AnsibleModule in a module that runs in this process: own parameters, check mode, result returned."""
+
+    def __init__(self, module: AnsibleModule, params: dict[str, Any]) -> None:
+        self._module = module
+        self.params = params
+        self.check_mode = True
+        self._diff = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+    def exit_json(self, **result: Any) -> NoReturn:
+        raise Ended(result)
+
+    def fail_json(self, msg: str, **result: Any) -> NoReturn:
+        raise Ended({**result, "failed": True, "msg": msg})
+
+    def warn(self, warning: str) -> None:
+        """Drop the warning: the task of a changed service gives it."""
+
+
+def run_check(module: AnsibleModule, code: ModuleType, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the result of a module in check mode; one that failed has ``failed`` and ``msg``."""
+    validated = ArgumentSpecValidator(code.ARGUMENT_SPEC).validate(dict(args))
+    if validated.error_messages:
+        return {"failed": True, "msg": "; ".join(validated.error_messages)}
+    try:
+        code.run(CheckedModule(module, validated.validated_parameters))
+    except Ended as ended:
+        return ended.result
+    except Exception as error:
+        # The task of the service meets the same error and reports it in full.
+        return {"failed": True, "msg": f"{type(error).__name__}: {error}"}
+    return {"failed": True, "msg": "the module ended without a result"}
+
+
+def reason_of(name: str, result: Mapping[str, Any]) -> str:
+    """Return why a result of a module makes its service a changed one; empty where it does not."""
+    if result.get("failed"):
+        return f"{name}: {str(result.get('msg', '')).partition(chr(10))[0]}"
+    if result.get("not_looked_at") or result.get("needs_you"):
+        return f"{name}: {result.get('not_looked_at') or '; '.join(result['needs_you'])}"
+    return f"{name} would change something" if result.get("changed") else ""
+
+
+def files_and_units(module: AnsibleModule, services: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the reasons of services whose files or units differ. One call for all; one for each where that fails."""
+    files = run_check(module, config_files, {"files": [file for one in services for file in one["files"]]})
+    pending = files.get("written_files", [])
+    units = [unit for one in services for unit in one["units"]]
+    found = run_check(module, systemd_units, {"units": units, "pending": pending})
+    if files.get("failed") or found.get("failed") or found.get("needs_you"):
+        if len(services) > 1:
+            return {name: why for one in services for name, why in files_and_units(module, [one]).items()}
+        reasons = [reason_of("config_files", files), reason_of("systemd_units", found)]
+        return {services[0]["name"]: [reason for reason in reasons if reason]}
+    paths = set(files.get("changed_files", []))
+    verbs = ("started", "stopped", "enabled", "disabled", "masked", "unmasked")
+    names = {name for verb in verbs for name in found.get(verb, [])}
+    names |= {unit["name"] for unit in found.get("restarted", [])}
+    return {
+        one["name"]: [file["dest"] for file in one["files"] if file["dest"] in paths]
+        + [unit["name"] for unit in one["units"] if unit["name"] in names]
+        for one in services
+    }
+
+
+def check_services(
+    module: AnsibleModule, services: Sequence[Mapping[str, Any]], verification: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the result of the module service_check."""
+    reasons = files_and_units(module, services) if services else {}
+    for service in services:
+        for check in service["checks"]:
+            result = run_check(module, CHECKS[check["module"]], check["args"])
+            if reason := reason_of(check["module"], result):
+                reasons[service["name"]].append(reason)
+    verified = bool(verification) and bool(run_check(module, compute_verification, verification).get("verified"))
+    reasons = {name: why for name, why in reasons.items() if why}
+    return {
+        "changed_services": [service["name"] for service in services if service["name"] in reasons],
+        "reasons": reasons,
+        "verified": verified,
+    }

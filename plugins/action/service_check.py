@@ -1,0 +1,73 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Render the files of all services here, and compare everything with one module call on the host.
+
+Documented in library/service_check.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+from ansible.plugins.action import ActionBase
+
+# Ansible adds the project's module_utils for modules, not for plugins.
+MODULE_UTILS = str(Path(__file__).resolve().parents[2] / "module_utils")
+if MODULE_UTILS not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(MODULE_UTILS)
+
+from ansible.module_utils.kilonova.config.rendering import FileRenderer
+
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    "services": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "name": {"type": "str", "required": True},
+            "files": {"type": "list", "elements": "dict", "default": []},
+            "units": {"type": "list", "elements": "dict", "default": []},
+            "checks": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "module": {"type": "str", "required": True},
+                    "args": {"type": "dict", "required": True},
+                },
+            },
+        },
+    },
+    "verification": {"type": "dict", "default": {}},
+    "secrets": {"type": "list", "elements": "str", "default": [], "no_log": True},
+}
+
+
+class ActionModule(ActionBase):
+    """See DOCUMENTATION in library/service_check.py."""
+
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        variables = task_vars or {}
+        _, arguments = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
+        renderer = FileRenderer(self)
+        services = [
+            {**service, "files": renderer.render(service["files"], variables)} for service in arguments["services"]
+        ]
+        encoded = json.dumps({"services": services, "verification": arguments["verification"]}).encode()
+        result: dict[str, Any] = self._execute_module(
+            module_name="service_check",
+            module_args={
+                "encoded": base64.b64encode(encoded).decode(),
+                "secrets": renderer.secret_forms(arguments["secrets"]),
+            },
+            task_vars=variables,
+        )
+        return result

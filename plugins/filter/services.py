@@ -1,0 +1,249 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Filters over the service maps; roles/service/meta/argument_specs.yml has their form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+Service = Mapping[str, Any]
+
+DROP_IN = "kilonova.conf"
+# Keys of a unit that are for others than the module systemd_units.
+OTHER_UNIT_KEYS = ("drop_in", "logs")
+
+
+def services_of(services: Iterable[Service], group_names: Iterable[str]) -> list[Service]:
+    """Return the services of a host in these groups."""
+    groups = set(group_names)
+    return [service for service in services if groups.intersection(service["groups"])]
+
+
+def tags_of(service: Service) -> list[str]:
+    """Return the tags that select a service."""
+    return list(service.get("tags", [service["name"]]))
+
+
+def services_tagged(services: Iterable[Service], run_tags: Iterable[str], *everything: str) -> list[Service]:
+    """Return the services that a run with these tags selects; all of them with ``all`` or a tag of ``everything``."""
+    chosen = set(run_tags)
+    if chosen & {"all", "tagged", *everything}:
+        return list(services)
+    return [service for service in services if chosen.intersection(tags_of(service))]
+
+
+def services_needed(services: Iterable[Service], run_tags: Iterable[str]) -> list[Service]:
+    """Return the services that a run selects and those that serve them: MariaDB for one with a database."""
+    services = list(services)
+    selected = services_tagged(services, run_tags)
+    used = {
+        key
+        for service in selected
+        for key in ("packages", "databases", "schemas", "users", "catalog")
+        if service.get(key)
+    }
+    if any(port.get("proxied") for service in selected for port in service.get("ports", [])):
+        used.add("proxied")
+    return [service for service in services if service in selected or used.intersection(service.get("serves", []))]
+
+
+def service_tags(services: Iterable[Service]) -> list[str]:
+    """Return the tags of all services."""
+    return sorted({tag for service in services for tag in tags_of(service)})
+
+
+def proxied_ports(services: Iterable[Service]) -> list[dict[str, Any]]:
+    """Return the ports that HAProxy serves on the API address, in the order of their numbers."""
+    found = [port for service in services for port in service.get("ports", []) if port.get("proxied")]
+    return sorted(found, key=lambda port: int(port["port"]))
+
+
+def occupied_ports(services: Iterable[Service], proxy: str) -> list[dict[str, Any]]:
+    """Return the ports that services need, as the module preflight takes them.
+
+    proxy: the unit that holds proxied ports as well.
+    """
+    return [
+        {
+            "port": port["port"],
+            "groups": list(service["groups"]),
+            "purpose": port["title"],
+            "units": [*([proxy] if port.get("proxied") else []), *map(_full_name, port["units"])],
+        }
+        for service in services
+        for port in service.get("ports", [])
+    ]
+
+
+def _full_name(unit: str) -> str:
+    return unit if "." in unit else f"{unit}.service"
+
+
+def service_secrets(services: Iterable[Service]) -> list[str]:
+    """Return the names of the secrets of all services."""
+    return list(dict.fromkeys(name for service in services for name in service.get("secrets", [])))
+
+
+def service_index(services: Iterable[Service]) -> dict[str, dict[str, list[str]]]:
+    """Return units by layer and log files by unit, as /var/lib/kilonova/services.json holds them."""
+    layers: dict[str, list[str]] = {}
+    logs: dict[str, list[str]] = {}
+    for service in services:
+        for layer, units in service.get("layers", {}).items():
+            layers.setdefault(layer, []).extend(unit for unit in units if unit not in layers.get(layer, []))
+        for unit in [*service.get("units", []), *service.get("later_units", [])]:
+            if unit.get("logs"):
+                logs[unit["name"].removesuffix(".service")] = list(unit["logs"])
+    return {"layers": dict(sorted(layers.items())), "logs": dict(sorted(logs.items()))}
+
+
+def units_of(service: Service) -> list[dict[str, Any]]:
+    """Return the units of a service as systemd_units takes them; those that run are enabled."""
+    return [
+        {"enabled": unit.get("state", "started") == "started", **_for_systemd(unit)}
+        for unit in service.get("units", [])
+    ]
+
+
+def later_units_of(service: Service) -> list[dict[str, Any]]:
+    """Return the units that the role of a service starts after its other tasks."""
+    return [_for_systemd(unit) for unit in service.get("later_units", [])]
+
+
+def _for_systemd(unit: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in unit.items() if key not in OTHER_UNIT_KEYS}
+
+
+def all_units_of(service: Service) -> list[dict[str, Any]]:
+    """Return all units of a service, later ones included."""
+    return units_of(service) + later_units_of(service)
+
+
+def files_of(service: Service) -> list[dict[str, Any]]:
+    """Return the files of a service as config_files takes them, with the role of each template, and drop-ins."""
+    return [{"role": service["name"], **file} for file in service.get("files", [])] + boot_drop_ins(service)
+
+
+def checks_of(service: Service) -> dict[str, Any]:
+    """Return what the module service_check compares of a service.
+
+    Files come without the namespaces of their options: services register options of one name in different ways, so that
+    one process cannot check the options of several.
+    """
+    files = [{key: value for key, value in file.items() if key != "options"} for file in files_of(service)]
+    return {
+        "name": service["name"],
+        "files": files,
+        "units": all_units_of(service),
+        "checks": list(service.get("checks", [])),
+    }
+
+
+def paths_of(service: Service) -> list[str]:
+    """Return the paths of the files of a service, without rendering their content."""
+    return [file["dest"] for file in service.get("files", [])] + [
+        path for directory in _drop_in_directories(service) for path in (directory, f"{directory}/{DROP_IN}")
+    ]
+
+
+def _drop_in_directories(service: Service) -> list[str]:
+    if not service.get("after"):
+        return []
+    return [f"/etc/systemd/system/{unit['name']}.d" for unit in service["units"] if unit.get("drop_in", True)]
+
+
+def boot_drop_ins(service: Service) -> list[dict[str, Any]]:
+    """Return drop-ins, as config_files takes them, with which the units of a service come up at boot.
+
+    Debian orders the units after other databases and queues than these, and systemd gives up on a unit that failed
+    five times in ten seconds. Units of a service share directories in /run: without RuntimeDirectoryPreserve, the stop
+    of one removes them from under the others (status 233/RUNTIME_DIRECTORY).
+    """
+    directories = _drop_in_directories(service)
+    if not directories:
+        return []
+    wants = f"Wants={' '.join(service['wants'])}\n" if service.get("wants") else ""
+    content = (
+        "# Managed by Kilonova.\n"
+        "[Unit]\n"
+        f"{wants}"
+        f"After={' '.join(service['after'])}\n"
+        "StartLimitIntervalSec=0\n\n"
+        "[Service]\n"
+        "RestartSec=2s\n"
+        "RuntimeDirectoryPreserve=yes\n"
+    )
+    files: list[dict[str, Any]] = []
+    for directory in directories:
+        files.append({"dest": directory, "state": "directory", "mode": "0755"})
+        files.append({"dest": f"{directory}/{DROP_IN}", "content": content})
+    return files
+
+
+def databases_of(services: Iterable[Service]) -> list[dict[str, str]]:
+    """Return the databases of services."""
+    return [
+        {key: value for key, value in database.items() if key in ("name", "encoding")}
+        for service in services
+        for database in service.get("databases", [])
+    ]
+
+
+def database_users(services: Iterable[Service], host: str) -> list[dict[str, Any]]:
+    """Return the database users of services, each with a grant on every database that names it."""
+    users: dict[str, dict[str, Any]] = {}
+    for service in services:
+        for database in service.get("databases", []):
+            user = users.setdefault(
+                database["user"],
+                {"name": database["user"], "host": host, "password": database["password"], "privileges": []},
+            )
+            user["privileges"].append({"database": database["name"]})
+    return list(users.values())
+
+
+def catalog_users(services: Iterable[Service], project: str, roles: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the Keystone users of services, with these roles in the project."""
+    return [
+        user | {"default_project": project, "roles": [{"project": project, "role": role} for role in roles]}
+        for service in services
+        for user in service.get("users", [])
+    ]
+
+
+def catalog_services(services: Iterable[Service]) -> list[dict[str, Any]]:
+    """Return the catalog entries of services. All interfaces have one URL, that of HAProxy."""
+    return [
+        {key: value for key, value in entry.items() if key != "url"}
+        | {"endpoints": dict.fromkeys(("public", "internal", "admin"), entry["url"])}
+        for service in services
+        for entry in service.get("catalog", [])
+    ]
+
+
+class FilterModule:
+    """Entry point for Ansible."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "all_units_of": all_units_of,
+            "boot_drop_ins": boot_drop_ins,
+            "catalog_services": catalog_services,
+            "catalog_users": catalog_users,
+            "checks_of": checks_of,
+            "database_users": database_users,
+            "databases_of": databases_of,
+            "files_of": files_of,
+            "later_units_of": later_units_of,
+            "occupied_ports": occupied_ports,
+            "paths_of": paths_of,
+            "proxied_ports": proxied_ports,
+            "service_index": service_index,
+            "service_secrets": service_secrets,
+            "service_tags": service_tags,
+            "services_needed": services_needed,
+            "services_of": services_of,
+            "services_tagged": services_tagged,
+            "units_of": units_of,
+        }

@@ -1,0 +1,71 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Every service map, rendered, has the form that roles/service/meta/argument_specs.yml gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.kilonova.config.config_files import ARGUMENT_SPEC as CONFIG_FILES
+from ansible.module_utils.kilonova.database.openstack_schemas import ARGUMENT_SPEC as SCHEMAS
+from ansible.module_utils.kilonova.system.service_check import CHECKS
+
+from tests.render import rendering
+from tests.render.rendering import PROJECT
+
+SPECS = yaml.safe_load((PROJECT / "roles" / "service" / "meta" / "argument_specs.yml").read_text())
+OPTIONS: dict[str, Any] = SPECS["argument_specs"]["service_map"]["options"]["service_map"]["options"]
+# What the action plugin of config_files takes in place of content that is ready.
+RENDERED_KEYS = {"src", "content", "overrides", "overrides_name", "role"}
+
+
+def problems(service: dict[str, Any]) -> list[str]:
+    """What a rendered map has that its form does not allow."""
+    spec = {"service": {"type": "dict", "options": OPTIONS}}
+    result = ArgumentSpecValidator(spec).validate({"service": service})
+    files = CONFIG_FILES["files"]["options"].keys() | RENDERED_KEYS
+    found = [f"{file['dest']}: {key}" for file in service.get("files", []) for key in file.keys() - files]
+    schemas = SCHEMAS["schemas"]["options"].keys()
+    found += [f"{one['name']}: {key}" for one in service.get("schemas", []) for key in one.keys() - schemas]
+    found += [
+        f"{check['module']} is not in CHECKS" for check in service.get("checks", []) if check["module"] not in CHECKS
+    ]
+    return [*result.error_messages, *found]
+
+
+def test_every_map_has_the_documented_form(sample: rendering.Sample) -> None:
+    for host in sample.hosts():
+        services = sample.services(host)
+        assert services
+        assert {service["name"]: problems(service) for service in services if problems(service)} == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pots": []}, "pots"),
+        ({"units": [{"name": "a.service", "raeds": []}]}, "raeds"),
+        ({"ports": [{"name": "a", "title": "A", "port": "many", "units": ["a"]}]}, "port"),
+        ({"title": None}, "title"),
+        ({"files": [{"dest": "/etc/a", "overides": {}}]}, "overides"),
+        ({"checks": [{"module": "nova_sells", "args": {}}]}, "nova_sells"),
+    ],
+)
+def test_a_misspelt_key_or_value_is_found(change: dict[str, Any], message: str) -> None:
+    service = next(one for one in rendering.load("all_in_one").services("cloud1") if one["name"] == "placement")
+    assert problems(service) == []
+    assert message in str(problems({key: value for key, value in {**service, **change}.items() if value is not None}))
+
+
+def test_checks_are_arguments_that_their_modules_take(sample: rendering.Sample) -> None:
+    checked = 0
+    for host in sample.hosts():
+        for service in sample.services(host):
+            for check in service.get("checks", []):
+                result = ArgumentSpecValidator(CHECKS[check["module"]].ARGUMENT_SPEC).validate(check["args"])
+                assert result.error_messages == [], f"{service['name']}: {check['module']}"
+                checked += 1
+    assert checked

@@ -1,0 +1,248 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Filters over the service maps."""
+
+from __future__ import annotations
+
+import configparser
+from typing import Any
+
+import pytest
+
+from plugins.filter import services as filters
+
+ODD = "@:/%$#'\"\\ ü"
+NOVA: dict[str, Any] = {
+    "name": "nova",
+    "groups": ["controller"],
+    "databases": [
+        {"name": "nova", "user": "nova", "password": "n"},
+        {"name": "nova_api", "user": "nova", "password": "n"},
+        {"name": "nova_cell0", "user": "nova", "password": "n"},
+    ],
+    "users": [{"name": "nova", "password": ODD}],
+    "catalog": [
+        {"name": "nova", "type": "compute", "description": "OpenStack Compute", "url": "http://10.0.0.11:8774/v2.1"}
+    ],
+}
+GLANCE: dict[str, Any] = {
+    "name": "glance",
+    "groups": ["controller"],
+    "databases": [{"name": "glance", "user": "glance", "password": ODD}],
+    "users": [{"name": "glance", "password": "g", "email": "root@localhost"}],
+    "catalog": [{"name": "glance", "type": "image", "description": "Image", "url": "http://10.0.0.11:9292"}],
+}
+COMPUTE: dict[str, Any] = {"name": "nova_compute", "groups": ["compute"]}
+CHASSIS: dict[str, Any] = {"name": "ovn_chassis", "groups": ["controller", "compute"]}
+SERVICES = [GLANCE, NOVA, COMPUTE, CHASSIS]
+
+
+@pytest.mark.parametrize(
+    ("groups", "names"),
+    [
+        (["controller"], ["glance", "nova", "ovn_chassis"]),
+        (["compute"], ["nova_compute", "ovn_chassis"]),
+        (["compute", "controller", "lab"], ["glance", "nova", "nova_compute", "ovn_chassis"]),
+        (["lab"], []),
+    ],
+)
+def test_a_host_runs_the_services_of_its_groups(groups: list[str], names: list[str]) -> None:
+    assert [service["name"] for service in filters.services_of(SERVICES, groups)] == names
+
+
+@pytest.mark.parametrize(
+    ("tags", "names"),
+    [
+        (["all"], ["glance", "nova", "agent"]),
+        (["tagged"], ["glance", "nova", "agent"]),
+        (["mariadb"], ["glance", "nova", "agent"]),
+        (["nova"], ["nova", "agent"]),
+        (["glance", "verify"], ["glance"]),
+        (["verify"], []),
+    ],
+)
+def test_tags_choose_services(tags: list[str], names: list[str]) -> None:
+    services = [GLANCE, NOVA, {"name": "agent", "tags": ["nova"]}]
+    assert [service["name"] for service in filters.services_tagged(services, tags, "mariadb")] == names
+
+
+def test_files_carry_the_role_of_their_templates() -> None:
+    one = {"name": "nova_compute", "files": [{"dest": "/etc/x", "src": "x.j2"}, {"dest": "/etc/n", "role": "nova"}]}
+    assert filters.files_of(one) == [
+        {"dest": "/etc/x", "src": "x.j2", "role": "nova_compute"},
+        {"dest": "/etc/n", "role": "nova"},
+    ]
+    drop_ins = {"name": "nova", "files": [], "units": [{"name": "n.service"}], "after": ["m.service"]}
+    assert [file["dest"] for file in filters.files_of(drop_ins)] == [
+        "/etc/systemd/system/n.service.d",
+        "/etc/systemd/system/n.service.d/kilonova.conf",
+    ]
+
+
+def test_a_check_compares_files_without_options_and_all_units() -> None:
+    service = {
+        "name": "nova",
+        "files": [{"dest": "/etc/n", "src": "n.j2", "options": ["nova.conf"]}],
+        "units": [{"name": "a.service", "logs": ["a/b.log"]}],
+        "later_units": [{"name": "b.service", "logs": ["b.log"]}],
+        "checks": [{"module": "keystone_keys", "args": {}}],
+    }
+    assert filters.checks_of(service) == {
+        "name": "nova",
+        "files": [{"dest": "/etc/n", "src": "n.j2", "role": "nova"}],
+        "units": [{"name": "a.service", "enabled": True}, {"name": "b.service"}],
+        "checks": [{"module": "keystone_keys", "args": {}}],
+    }
+    assert filters.checks_of({"name": "x"}) == {"name": "x", "files": [], "units": [], "checks": []}
+
+
+def test_tags_select_a_service_with_those_that_serve_it() -> None:
+    maria = {"name": "mariadb", "serves": ["databases", "schemas"]}
+    proxy = {"name": "haproxy", "serves": ["proxied"]}
+    base = {"name": "base", "serves": ["packages"], "packages": ["python3-apt"]}
+    queue = {"name": "rabbitmq", "packages": ["rabbitmq-server"]}
+    nova = NOVA | {"packages": ["nova-api"], "ports": [{"name": "nova", "port": 8774, "proxied": True}]}
+    services = [base, maria, queue, proxy, nova]
+
+    def needed(*tags: str) -> list[str]:
+        return [service["name"] for service in filters.services_needed(services, tags)]
+
+    assert needed("nova") == ["base", "mariadb", "haproxy", "nova"]
+    assert needed("rabbitmq") == ["base", "rabbitmq"]
+    assert needed("haproxy") == ["haproxy"]
+    assert needed("all") == ["base", "mariadb", "rabbitmq", "haproxy", "nova"]
+    assert needed("verify") == []
+
+
+def test_ports_are_derived_from_the_maps() -> None:
+    api = {"name": "nova", "title": "Nova", "port": 8774, "units": ["nova-api"], "proxied": True}
+    shell = {"name": "epmd", "title": "the port mapper", "port": 4369, "units": ["epmd", "epmd.socket"]}
+    services = [{"groups": ["controller"], "ports": [api]}, {"groups": ["compute"], "ports": [shell]}, {"groups": []}]
+    assert filters.proxied_ports(services) == [api]
+    assert filters.occupied_ports(services, "haproxy.service") == [
+        {"port": 8774, "groups": ["controller"], "purpose": "Nova", "units": ["haproxy.service", "nova-api.service"]},
+        {"port": 4369, "groups": ["compute"], "purpose": "the port mapper", "units": ["epmd.service", "epmd.socket"]},
+    ]
+
+
+def test_the_index_has_the_units_of_each_layer_and_their_logs() -> None:
+    services = [
+        {"layers": {"guest": ["nova-compute"]}, "units": [{"name": "mariadb.service", "logs": ["mysql/error.log"]}]},
+        {
+            "layers": {"guest": ["nova-compute", "libvirtd"]},
+            "later_units": [{"name": "ovn-host.service", "logs": ["o.log"]}],
+        },
+    ]
+    assert filters.service_index(services) == {
+        "layers": {"guest": ["nova-compute", "libvirtd"]},
+        "logs": {"mariadb": ["mysql/error.log"], "ovn-host": ["o.log"]},
+    }
+
+
+def test_secrets_and_tags_are_collected() -> None:
+    services = [{"name": "nova", "secrets": ["a", "b"]}, {"name": "x", "tags": ["neutron", "ovn"], "secrets": ["a"]}]
+    assert filters.service_secrets(services) == ["a", "b"]
+    assert filters.service_tags(services) == ["neutron", "nova", "ovn"]
+
+
+def test_units_start_at_boot_if_they_run() -> None:
+    units = [
+        {"name": "a.service", "reads": ["/etc/a"]},
+        {"name": "b.service", "state": "stopped"},
+        {"name": "c.service", "enabled": False},
+    ]
+    assert filters.units_of({"units": units}) == [
+        {"name": "a.service", "reads": ["/etc/a"], "enabled": True},
+        {"name": "b.service", "state": "stopped", "enabled": False},
+        {"name": "c.service", "enabled": False},
+    ]
+
+
+def test_units_that_a_role_starts_later_follow_the_others() -> None:
+    service = {"name": "a", "files": [], "units": [{"name": "a.service"}], "later_units": [{"name": "b.service"}]}
+    assert filters.all_units_of(service) == [{"name": "a.service", "enabled": True}, {"name": "b.service"}]
+    assert filters.units_of(service) == [{"name": "a.service", "enabled": True}]
+    assert filters.later_units_of(service) == [{"name": "b.service"}]
+
+
+def test_a_service_that_needs_others_gets_a_drop_in_for_each_unit() -> None:
+    units = [{"name": "a.service"}, {"name": "b.service"}]
+    assert filters.boot_drop_ins({"units": units}) == []
+    files = filters.boot_drop_ins({"units": units, "after": ["mariadb.service", "rabbitmq-server.service"]})
+    assert [file["dest"] for file in files] == [
+        "/etc/systemd/system/a.service.d",
+        "/etc/systemd/system/a.service.d/kilonova.conf",
+        "/etc/systemd/system/b.service.d",
+        "/etc/systemd/system/b.service.d/kilonova.conf",
+    ]
+    parsed = configparser.ConfigParser(interpolation=None)
+    parsed.optionxform = str  # type: ignore[method-assign, assignment]
+    parsed.read_string(files[1]["content"])
+    assert dict(parsed["Unit"]) == {"After": "mariadb.service rabbitmq-server.service", "StartLimitIntervalSec": "0"}
+    files = filters.boot_drop_ins({"units": units, "after": ["a.target"], "wants": ["a.target", "b.target"]})
+    assert "\n[Unit]\nWants=a.target b.target\nAfter=a.target\n" in files[1]["content"]
+
+
+def test_databases_in_the_order_of_the_services() -> None:
+    assert filters.databases_of(SERVICES) == [
+        {"name": name} for name in ("glance", "nova", "nova_api", "nova_cell0")
+    ]  # fmt: skip
+
+
+def test_a_database_user_is_granted_every_database_that_names_it() -> None:
+    glance, nova = filters.database_users(SERVICES, "10.0.0.%")
+    assert glance == {
+        "name": "glance",
+        "host": "10.0.0.%",
+        "password": ODD,
+        "privileges": [{"database": "glance"}],
+    }
+    assert nova["privileges"] == [{"database": "nova"}, {"database": "nova_api"}, {"database": "nova_cell0"}]
+
+
+def test_keystone_users_get_their_roles_in_the_services_project() -> None:
+    users = filters.catalog_users(SERVICES, "services", ["admin", "service"])
+    roles = [{"project": "services", "role": "admin"}, {"project": "services", "role": "service"}]
+    assert users == [
+        {"name": "glance", "password": "g", "email": "root@localhost", "default_project": "services", "roles": roles},
+        {"name": "nova", "password": ODD, "default_project": "services", "roles": roles},
+    ]
+    assert NOVA["users"] == [{"name": "nova", "password": ODD}], "the service map itself is not changed"
+
+
+def test_every_interface_of_a_service_has_the_same_url() -> None:
+    url = "http://10.0.0.11:8774/v2.1"
+    assert filters.catalog_services([NOVA, COMPUTE]) == [
+        {
+            "name": "nova",
+            "type": "compute",
+            "description": "OpenStack Compute",
+            "endpoints": {"public": url, "internal": url, "admin": url},
+        }
+    ]
+
+
+def test_all_filters_are_offered_to_ansible() -> None:
+    offered = filters.FilterModule().filters()
+    public = {
+        name: value
+        for name, value in vars(filters).items()
+        if callable(value)
+        and getattr(value, "__module__", "") == filters.__name__
+        and not name.startswith("_")
+        and name not in ("FilterModule", "tags_of")
+    }
+    assert offered == public
+
+
+def test_paths_are_those_of_the_files() -> None:
+    service: dict[str, Any] = {
+        "name": "nova",
+        "after": ["mariadb.service"],
+        "files": [{"dest": "/etc/nova/nova.conf", "src": "nova.conf.j2"}],
+        "units": [{"name": "nova-api.service"}, {"name": "ssh.service", "drop_in": False}],
+    }
+    assert filters.paths_of(service) == [file["dest"] for file in filters.files_of(service)]
+    assert "/etc/systemd/system/nova-api.service.d/kilonova.conf" in filters.paths_of(service)
+    del service["after"]
+    assert filters.paths_of(service) == ["/etc/nova/nova.conf"]
