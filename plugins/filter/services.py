@@ -147,6 +147,15 @@ def paths_of(service: Service) -> list[str]:
     ]
 
 
+def credentials_of(service: Service) -> list[dict[str, str]]:
+    """Return the files of a service that others may not read, as config_files takes them to remove them."""
+    return [
+        {"dest": file["dest"], "state": "absent"}
+        for file in service.get("files", [])
+        if file.get("state", "file") == "file" and int(file.get("mode", "0644"), 8) & 0o004 == 0
+    ]
+
+
 def _drop_in_directories(service: Service) -> list[str]:
     if not service.get("after"):
         return []
@@ -232,6 +241,7 @@ class FilterModule:
             "catalog_services": catalog_services,
             "catalog_users": catalog_users,
             "checks_of": checks_of,
+            "credentials_of": credentials_of,
             "database_users": database_users,
             "databases_of": databases_of,
             "files_of": files_of,

@@ -145,6 +145,19 @@ def test_secrets_and_tags_are_collected() -> None:
     assert filters.service_tags(services) == ["neutron", "nova", "ovn"]
 
 
+def test_credentials_are_files_that_others_may_not_read() -> None:
+    files = [
+        {"dest": "/etc/a", "mode": "0640"},
+        {"dest": "/etc/b"},
+        {"dest": "/etc/c", "state": "directory", "mode": "0700"},
+        {"dest": "/etc/d", "mode": "0600", "content": "{{ key }}"},
+    ]
+    assert filters.credentials_of({"files": files}) == [
+        {"dest": "/etc/a", "state": "absent"},
+        {"dest": "/etc/d", "state": "absent"},
+    ]
+
+
 def test_units_start_at_boot_if_they_run() -> None:
     units = [
         {"name": "a.service", "reads": ["/etc/a"]},
