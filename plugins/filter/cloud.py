@@ -1,16 +1,11 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Filters over the inventory and the service maps (see roles/common/vars/main.yml)."""
+"""Filters over the service maps (see roles/common/vars/main.yml)."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import ipaddress
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-
-from ansible.errors import AnsibleFilterError
 
 DROP_IN = "kilonova.conf"
 
@@ -162,105 +157,20 @@ def catalog_services(services: Iterable[Mapping[str, Any]]) -> list[dict[str, An
     ]
 
 
-def first_host(cidr: str) -> str:
-    """The first usable address of a network."""
-    try:
-        return str(next(iter(ipaddress.ip_network(cidr, strict=False).hosts())))
-    except (ValueError, StopIteration) as error:
-        raise AnsibleFilterError(f"'{cidr}' is not a network in CIDR form: {error}") from error
-
-
-def prefix_length(cidr: str) -> int:
-    """The prefix length of a network."""
-    try:
-        return ipaddress.ip_network(cidr, strict=False).prefixlen
-    except ValueError as error:
-        raise AnsibleFilterError(f"'{cidr}' is not a network in CIDR form: {error}") from error
-
-
-def hosts_lines(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Lines for /etc/hosts: each host's management address and its name."""
-
-    def address(host: str) -> str:
-        variables = hostvars[host]
-        return str(variables.get("cloud_management_address") or variables.get("ansible_host") or host)
-
-    return [f"{address(host)} {host}" for host in hosts]
-
-
-def addresses_on(interfaces: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> list[str]:
-    """Addresses of those of a host's interfaces that have one of the names, without prefix length."""
-    return [
-        cidr.partition("/")[0]
-        for name in dict.fromkeys(names)
-        for cidr in interfaces.get(name, {}).get("addresses", [])
-    ]
-
-
-def interface_with(interfaces: Mapping[str, Mapping[str, Any]], address: str, otherwise: str) -> str:
-    """Name of the interface that has an address, or another one where none has it."""
-    found = [name for name in interfaces if address in addresses_on(interfaces, [name])]
-    return found[0] if found else otherwise
-
-
-def probe_servers(hosts: Iterable[str], server: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One server for each compute, as cloud_resources takes them, that runs there and nowhere else."""
-    return [{**server, "name": f"kilonova-probe-{host}", "host": host} for host in hosts]
-
-
-def computes_to_probe(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]], again: bool) -> list[str]:
-    """Of the hosts with a result of compute_verification, those not verified; with ``again``, all."""
-    looked_at = {host: hostvars[host].get("verify_compute_found", {}) for host in hosts}
-    return [host for host, found in looked_at.items() if "compute" in found and (again or not found["verified"])]
-
-
-def expected_of_libvirt(server: Mapping[str, Any]) -> dict[str, Any]:
-    """What libvirt must run for a server in the shape of cloud_health, as libvirt_instance takes it."""
-    flavor = server["flavor"]
-    return {
-        "vcpus": flavor["vcpus"],
-        "memory_mib": flavor["ram"],
-        "disk_gib": flavor["disk"],
-        "interfaces": server["ports"],
-    }
-
-
-def rabbitmq_password_hash(password: str) -> str:
-    """
-    A password as RabbitMQ keeps it: base64(salt + sha256(salt + password)).
-
-    The salt comes from the password itself so that an unchanged password gives an unchanged file. The file is
-    readable by RabbitMQ only, and the password is as random as the hash.
-    Format: https://www.rabbitmq.com/docs/passwords#computing-password-hash
-    """
-    data = password.encode()
-    salt = hashlib.sha256(b"rabbitmq definitions" + data).digest()[:4]
-    return base64.b64encode(salt + hashlib.sha256(salt + data).digest()).decode()
-
-
 class FilterModule:
     """Entry point for Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
-            "addresses_on": addresses_on,
             "boot_drop_ins": boot_drop_ins,
             "catalog_services": catalog_services,
             "catalog_users": catalog_users,
-            "computes_to_probe": computes_to_probe,
             "database_users": database_users,
             "databases_of": databases_of,
             "drop_in_directories": drop_in_directories,
-            "expected_of_libvirt": expected_of_libvirt,
             "files_of": files_of,
-            "first_host": first_host,
-            "hosts_lines": hosts_lines,
-            "interface_with": interface_with,
             "looked_at_units_of": looked_at_units_of,
             "paths_of": paths_of,
-            "prefix_length": prefix_length,
-            "probe_servers": probe_servers,
-            "rabbitmq_password_hash": rabbitmq_password_hash,
             "services_of": services_of,
             "services_tagged": services_tagged,
             "services_as_wanted": services_as_wanted,

@@ -1,16 +1,13 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Filters over the service maps and the inventory."""
+"""Filters over the service maps."""
 
 from __future__ import annotations
 
-import base64
 import configparser
-import hashlib
 from typing import Any
 
 import pytest
-from ansible.errors import AnsibleFilterError
 
 from plugins.filter import cloud
 
@@ -177,72 +174,6 @@ def test_every_interface_of_a_service_has_the_same_url() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("network", "address", "length"),
-    [
-        ("192.168.1.0/24", "192.168.1.1", 24),
-        ("192.168.1.77/24", "192.168.1.1", 24),
-        ("10.0.0.0/8", "10.0.0.1", 8),
-        ("10.0.0.8/31", "10.0.0.8", 31),
-        ("10.0.0.8/32", "10.0.0.8", 32),
-        ("10.0.0.8", "10.0.0.8", 32),
-    ],
-)
-def test_first_address_and_prefix_length(network: str, address: str, length: int) -> None:
-    assert cloud.first_host(network) == address
-    assert cloud.prefix_length(network) == length
-
-
-@pytest.mark.parametrize("network", ["", "192.168.1.0/33", "192.168.1/24", "nova"])
-def test_what_is_no_network_is_named(network: str) -> None:
-    for function in (cloud.first_host, cloud.prefix_length):
-        with pytest.raises(AnsibleFilterError, match=f"'{network}' is not a network in CIDR form"):
-            function(network)
-
-
-def test_lines_for_etc_hosts() -> None:
-    hostvars = {
-        "nova1": {"cloud_management_address": "10.0.0.11", "ansible_host": "203.0.113.5"},
-        "nova2": {"ansible_host": "10.0.0.12"},
-        "10.0.0.13": {},
-        "nova4": {"cloud_management_address": "", "ansible_host": "10.0.0.14"},
-    }
-    assert cloud.hosts_lines(hostvars, hostvars) == [
-        "10.0.0.11 nova1",
-        "10.0.0.12 nova2",
-        "10.0.0.13 10.0.0.13",
-        "10.0.0.14 nova4",
-    ]
-    assert cloud.hosts_lines(["nova2"], hostvars) == ["10.0.0.12 nova2"]
-
-
-def test_interfaces_and_their_addresses() -> None:
-    interfaces: dict[str, dict[str, list[str]]] = {
-        "eth0": {"addresses": ["10.0.0.11/24", "fd00::11/64"]},
-        "br0": {"addresses": ["192.168.1.1/24"]},
-        "eth1": {"addresses": []},
-    }
-    assert cloud.addresses_on(interfaces, ["br0", "eth0", "eth7", "br0"]) == ["192.168.1.1", "10.0.0.11", "fd00::11"]
-    assert cloud.addresses_on(interfaces, ["eth1"]) == []
-    assert cloud.interface_with(interfaces, "192.168.1.1", "eth1") == "br0"
-    assert cloud.interface_with(interfaces, "10.0.0.1", "eth1") == "eth1"
-
-
-@pytest.mark.parametrize("password", ["secret", ODD, "x" * 200])
-def test_rabbitmq_can_check_a_password_against_its_hash(password: str) -> None:
-    # As RabbitMQ does: the salt is the first four bytes, the rest is the hash of salt and password.
-    stored = base64.b64decode(cloud.rabbitmq_password_hash(password), validate=True)
-    salt, digest = stored[:4], stored[4:]
-    assert hashlib.sha256(salt + password.encode()).digest() == digest
-    assert hashlib.sha256(salt + b"other").digest() != digest
-
-
-def test_rabbitmq_hash_changes_with_the_password_only() -> None:
-    one, same, other = (cloud.rabbitmq_password_hash(password) for password in ("one", "one", "other"))
-    assert one == same
-    assert one[:5] != other[:5], "the salts differ too"
-
-
 def test_all_filters_are_offered_to_ansible() -> None:
     offered = cloud.FilterModule().filters()
     public = {
@@ -251,12 +182,6 @@ def test_all_filters_are_offered_to_ansible() -> None:
         if callable(value) and getattr(value, "__module__", "") == cloud.__name__ and name != "FilterModule"
     }
     assert offered == public
-
-
-def test_what_libvirt_must_run_for_a_server() -> None:
-    ports = [{"port_id": "p", "mac": "fa:16:3e:00:00:01", "address": "192.168.1.9"}]
-    server = {"id": "s", "flavor": {"name": "m1.tiny", "vcpus": 1, "ram": 512, "disk": 2}, "ports": ports}
-    assert cloud.expected_of_libvirt(server) == {"vcpus": 1, "memory_mib": 512, "disk_gib": 2, "interfaces": ports}
 
 
 def test_paths_are_those_of_the_files() -> None:
@@ -270,15 +195,3 @@ def test_paths_are_those_of_the_files() -> None:
     assert "/etc/systemd/system/nova-api.service.d/kilonova.conf" in cloud.paths_of(service)
     del service["after"]
     assert cloud.paths_of(service) == ["/etc/nova/nova.conf"]
-
-
-def test_computes_to_probe_are_those_that_are_not_verified() -> None:
-    hostvars: dict[str, dict[str, Any]] = {
-        "cmp1": {},
-        "cmp2": {"verify_compute_found": {"compute": {}, "verified": True}},
-        "cmp3": {"verify_compute_found": {"compute": {}, "verified": False}},
-        # Not looked at, because it runs the guest that is checked anyway.
-        "cmp4": {"verify_compute_found": {"skipped": True}},
-    }
-    assert cloud.computes_to_probe(hostvars, hostvars, False) == ["cmp3"]
-    assert cloud.computes_to_probe(hostvars, hostvars, True) == ["cmp2", "cmp3"]

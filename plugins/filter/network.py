@@ -1,0 +1,65 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Filters for addresses, networks and interfaces."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+
+def first_host(cidr: str) -> str:
+    """The first usable address of a network."""
+    try:
+        return str(next(iter(ipaddress.ip_network(cidr, strict=False).hosts())))
+    except (ValueError, StopIteration) as error:
+        raise AnsibleFilterError(f"'{cidr}' is not a network in CIDR form: {error}") from error
+
+
+def prefix_length(cidr: str) -> int:
+    """The prefix length of a network."""
+    try:
+        return ipaddress.ip_network(cidr, strict=False).prefixlen
+    except ValueError as error:
+        raise AnsibleFilterError(f"'{cidr}' is not a network in CIDR form: {error}") from error
+
+
+def hosts_lines(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Lines for /etc/hosts: each host's management address and its name."""
+
+    def address(host: str) -> str:
+        variables = hostvars[host]
+        return str(variables.get("cloud_management_address") or variables.get("ansible_host") or host)
+
+    return [f"{address(host)} {host}" for host in hosts]
+
+
+def addresses_on(interfaces: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> list[str]:
+    """Addresses of those of a host's interfaces that have one of the names, without prefix length."""
+    return [
+        cidr.partition("/")[0]
+        for name in dict.fromkeys(names)
+        for cidr in interfaces.get(name, {}).get("addresses", [])
+    ]
+
+
+def interface_with(interfaces: Mapping[str, Mapping[str, Any]], address: str, otherwise: str) -> str:
+    """Name of the interface that has an address, or another one where none has it."""
+    found = [name for name in interfaces if address in addresses_on(interfaces, [name])]
+    return found[0] if found else otherwise
+
+
+class FilterModule:
+    """Entry point for Ansible."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "addresses_on": addresses_on,
+            "first_host": first_host,
+            "hosts_lines": hosts_lines,
+            "interface_with": interface_with,
+            "prefix_length": prefix_length,
+        }
