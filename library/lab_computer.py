@@ -1,52 +1,52 @@
 #!/usr/bin/python
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a lab needs on the computer that holds it."""
+"""Prepare this computer for a lab, or remove the lab."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
 module: lab_computer
-short_description: Tools, directory, ssh key and network of a lab on this computer
+short_description: Manage tools, directory, ssh key and network of a lab on this computer
 version_added: "0.1.0"
 author: The Kilonova authors (@kilonova)
 description:
-  - With V(present), makes sure of what the machines of a lab share. That is the tools, the directory
-    C(/var/lib/kilonova/lab/ID) with an ssh key pair, a bridge with the subnet's first address and the MTU of this
-    computer's uplink, an nftables table of the lab's own (C(kilonova_lab_ID), NAT and forwarding), and IPv4 forwarding.
-  - Fails before it changes anything if the subnet overlaps a network that this computer uses, or another lab's.
-  - With V(absent), removes all of it, machines included, and fails with a list if something is left. The last lab to go
-    puts IPv4 forwarding back to what the first one found. The cache in C(/var/cache/kilonova/lab) stays.
-  - Runs as root on the computer that holds the lab.
+  - With V(present), provides what the machines of a lab share. This is the tools, the directory
+    C(/var/lib/kilonova/lab/ID) with an ssh key pair, a bridge with the first address of the subnet and the MTU of the
+    uplink, the nftables table C(kilonova_lab_ID) (NAT and forwarding), and IPv4 forwarding.
+  - Fails before any change if the subnet overlaps a network of this computer or another lab.
+  - With V(absent), removes all of it including the machines, and fails with a list if something is left. Removing the
+    last lab restores the former setting of IPv4 forwarding. The cache in C(/var/cache/kilonova/lab) stays.
+  - Must run as root on the computer of the lab.
 options:
   lab_id:
-    description: The lab's identifier, eight hexadecimal digits.
+    description: Identifier of the lab, eight hexadecimal digits.
     type: str
     required: true
   project:
-    description: Directory of the checkout that the lab belongs to; shown in messages.
+    description: Directory of the checkout that the lab belongs to, for messages.
     type: str
     default: ""
   subnet:
-    description: The lab's IPv4 subnet, a /24 to /28. Required for V(present).
+    description: IPv4 subnet of the lab, a /24 to /28. Required for V(present).
     type: str
   install:
-    description: On Debian and its derivatives, install the packages of missing tools.
+    description: Install the packages of missing tools, on Debian and derivatives.
     type: bool
     default: true
   state:
-    description: Whether the lab is to be there.
+    description: Whether the lab exists.
     type: str
     choices: [present, absent]
     default: present
 attributes:
-  check_mode: {support: full, description: Reports what would be done.}
-  diff_mode: {support: full, description: What is missing before and after.}
+  check_mode: {support: full, description: Changes nothing.}
+  diff_mode: {support: full, description: Shows what is missing or left.}
 """
 
 EXAMPLES = r"""
-- name: Prepare this computer for the lab
+- name: Prepare this computer
   lab_computer:
     lab_id: 1a2b3c4d
     project: /home/me/kilonova
@@ -55,7 +55,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 bridge:
-  description: Name of the lab's bridge.
+  description: Name of the bridge of the lab.
   returned: success
   type: str
   sample: kl1a2b3c4d
@@ -65,11 +65,11 @@ address:
   type: str
   sample: 10.208.7.1
 mtu:
-  description: MTU of the lab's network, in bytes.
+  description: MTU of the network of the lab in bytes.
   returned: O(state=present)
   type: int
 installed:
-  description: Packages that were installed on this computer.
+  description: Packages that were installed.
   returned: O(state=present)
   type: list
   elements: str
@@ -116,6 +116,7 @@ LAB_ID = re.compile(r"[0-9a-f]{8}")
 
 
 def ensure_tools(install: bool, check_mode: bool) -> list[str]:
+    """Install missing tools; return their packages."""
     missing = missing_packages()
     packages = sorted(set(missing.values()))
     if not missing or check_mode and install:
@@ -133,7 +134,7 @@ def ensure_tools(install: bool, check_mode: bool) -> list[str]:
 
 
 def problems(lab_id: str, project: str, subnet: str, address: str, mtu: int) -> list[str]:
-    """What is not as wanted; each is one line of the diff."""
+    """Return what is missing, one line of the diff each."""
     directory = lab_directory(lab_id)
     found = []
     wanted = record(project, subnet)
@@ -150,10 +151,12 @@ def problems(lab_id: str, project: str, subnet: str, address: str, mtu: int) -> 
 
 
 def record(project: str, subnet: str) -> str:
+    """Return the content of lab.json."""
     return json.dumps({"project": project, "subnet": subnet}, indent=2) + "\n"
 
 
 def make_directory(lab_id: str, project: str, subnet: str) -> None:
+    """Create the directory of the lab with the ssh key."""
     directory = lab_directory(lab_id)
     for part in (".", "ssh", "machines", "locks"):
         (directory / part).mkdir(parents=True, exist_ok=True)
@@ -167,6 +170,7 @@ def make_directory(lab_id: str, project: str, subnet: str) -> None:
 
 
 def present(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Provide what the machines share; return the result."""
     lab_id = params["lab_id"]
     network = lab_subnet(params["subnet"])
     installed = ensure_tools(params["install"], check_mode)
@@ -197,24 +201,25 @@ def present(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         set_table(lab_id, str(network))
     left = problems(lab_id, params["project"], str(network), address, mtu)
     if left:
-        raise LabError(f"The lab's network was set up, but this is still missing: {', '.join(left)}")
+        raise LabError(f"The network of the lab was set up, but this is still missing: {', '.join(left)}")
     result["warning"] = forward_warning(lab_id)
     return result
 
 
 def machines(lab_id: str) -> list[Machine]:
-    """Machines that have a directory, whether the inventory still names them or not."""
+    """Return the machines that have a directory, whether they are in the inventory or not."""
     found = []
     for directory in sorted((lab_directory(lab_id) / "machines").glob("*/")):
         try:
             found.append(machine_from_record(json.loads((directory / "machine.json").read_text())))
         except (OSError, ValueError, TypeError):
-            # Left half made: the address in its interface's name is the only thing not known.
+            # Incomplete. Only the name of its interface needs the address.
             found.append(Machine(lab_id, directory.name, "0.0.0.none", 24, "", 1500, str(directory)))
     return found
 
 
 def lab_leftovers(lab_id: str) -> list[str]:
+    """Return what exists of a lab on this computer."""
     bridge = bridge_name(lab_id)
     directory = lab_directory(lab_id)
     found = [f"interface {path.name}" for path in sorted(Path("/sys/class/net").glob(f"{bridge}*"))]
@@ -229,6 +234,7 @@ def lab_leftovers(lab_id: str) -> list[str]:
 
 
 def absent(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Remove the lab; return the result."""
     lab_id = params["lab_id"]
     found = lab_leftovers(lab_id)
     result: dict[str, Any] = {
@@ -254,7 +260,7 @@ def absent(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
             restore_computer()
     left = lab_leftovers(lab_id)
     if left:
-        raise LabError(f"The lab {lab_id} is removed, but this is left of it: {', '.join(left)}")
+        raise LabError(f"The lab {lab_id} was removed, but this is left: {', '.join(left)}")
     return result
 
 

@@ -8,36 +8,35 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: lab_machine
-short_description: A disposable Debian machine on this computer
+short_description: Manage a disposable Debian machine on this computer
 version_added: "0.1.0"
 author: The Kilonova authors (@kilonova)
 description:
-  - A lab machine is a systemd-nspawn container with systemd as its PID 1, an ssh server, and a network namespace
-    whose C(eth0) is joined to the lab's bridge. It is made from a base image that mmdebstrap builds once and that is
-    kept in C(/var/cache/kilonova/lab), and given the packages that earlier machines have downloaded.
-  - The machine outlives Ansible. A reboot asked for inside boots it again.
-  - What a killed run has left behind (a machine without its supervisor, a half-made tree, a namespace or interface
-    without a machine) is recognised by looking at the computer, not at records; it is taken over by C(state=started)
-    and removed by C(state=absent).
-  - Runs as root on the computer that holds the lab, after M(lab_computer).
-  - What systemd-nspawn and systemd do is in systemd-nspawn(1) and, for the signals, in systemd(1).
+  - A lab machine is a systemd-nspawn container with systemd as PID 1, an ssh server, and a network namespace whose
+    C(eth0) is connected to the bridge of the lab. It is created from a base image that mmdebstrap builds once, cached
+    in C(/var/cache/kilonova/lab), and gets the packages that earlier machines have downloaded.
+  - The machine keeps running when Ansible ends. A reboot from inside boots it again.
+  - Remains of a killed run (a machine without supervisor, an incomplete tree, a namespace or interface without a
+    machine) are found on the computer, not in records. O(state=started) takes them over, O(state=absent) removes them.
+  - Must run as root on the computer of the lab, after M(lab_computer).
+  - See systemd-nspawn(1), and systemd(1) for the signals.
 options:
   lab_id:
-    description: The lab's identifier, eight hexadecimal digits.
+    description: Identifier of the lab, eight hexadecimal digits.
     type: str
     required: true
   name:
-    description: The machine's host name.
+    description: Host name of the machine.
     type: str
     required: true
   address:
-    description: The machine's IPv4 address, inside the lab's subnet.
+    description: IPv4 address of the machine in the subnet of the lab.
     type: str
     required: true
   interfaces:
     description:
-      - Interfaces that the machine has beside C(eth0). Those of one name are on one wire in the whole lab, which leads
-        to the lab's machines only. This computer has no address there.
+      - Interfaces in addition to C(eth0). Interfaces of the same name share a network that connects only the machines
+        of the lab. This computer has no address there.
     type: list
     elements: dict
     default: []
@@ -47,15 +46,15 @@ options:
         type: str
         required: true
       address:
-        description: IPv4 address with prefix length. Without one, nothing configures the interface, and it is down.
+        description: IPv4 address with prefix length. If empty, the interface is not configured and stays down.
         type: str
         default: ""
   state:
     description:
-      - V(started) creates the machine if there is none, and boots it.
+      - V(started) creates the machine if needed, and boots it.
       - V(stopped) shuts it down and keeps its disk.
-      - V(rebooted) lets its systemd reboot; a stopped machine is started.
-      - V(absent) removes it and everything of it, and fails with a list if something is left.
+      - V(rebooted) reboots it; a stopped machine is started.
+      - V(absent) removes it completely, and fails with a list if something is left.
     type: str
     choices: [started, stopped, rebooted, absent]
     default: started
@@ -64,29 +63,29 @@ options:
     type: str
     default: trixie
   packages:
-    description: Packages in the base image, besides those that Debian marks as essential.
+    description: Packages in the base image in addition to the essential ones.
     type: list
     elements: str
     default: []
   mirror:
-    description: Package archive to build from; empty for mmdebstrap's own choice.
+    description: URL of the package archive; empty for the default of mmdebstrap.
     type: str
     default: ""
   image_max_age:
-    description: A new machine is made from a base image no older than this, in days.
+    description: Age in days at which the base image is built again for a new machine.
     type: float
     default: 14
   nameservers:
-    description: Resolvers for the machine; empty for those that this computer uses.
+    description: IP addresses of resolvers; empty for those of this computer.
     type: list
     elements: str
     default: []
   kvm:
-    description: Give the machine C(/dev/kvm) if guests can really run on it.
+    description: Give the machine C(/dev/kvm) if it works on this computer.
     type: bool
     default: true
   boot_timeout:
-    description: Seconds that a boot may take until systemd has started everything; for a reboot, its shutdown too.
+    description: Seconds that a boot may take until systemd has started everything, and a shutdown before a reboot.
     type: float
     default: 300
   stop_timeout:
@@ -94,8 +93,8 @@ options:
     type: float
     default: 120
 attributes:
-  check_mode: {support: full, description: Reports what would be done.}
-  diff_mode: {support: full, description: The machine's state before and after.}
+  check_mode: {support: full, description: Changes nothing.}
+  diff_mode: {support: full, description: Shows the state before and after.}
 """
 
 EXAMPLES = r"""
@@ -105,7 +104,7 @@ EXAMPLES = r"""
     name: nova1
     address: 10.208.7.10
 
-- name: Create one with two interfaces more
+- name: Create one with two more interfaces
   lab_machine:
     lab_id: 1a2b3c4d
     name: nova2
@@ -125,30 +124,30 @@ EXAMPLES = r"""
 
 RETURN = r"""
 state:
-  description: What the machine is now.
+  description: State of the machine.
   returned: success
   type: str
   sample: running
 system_state:
-  description: What C(systemctl is-system-running) says after a boot.
+  description: Output of C(systemctl is-system-running) after a boot.
   returned: when the machine was booted
   type: str
   sample: running
 created:
-  description: Whether the machine was made by this call.
+  description: Whether the machine was created.
   returned: success
   type: bool
 left_behind:
-  description: What was found of an earlier machine that no supervisor held, and was taken over or removed.
+  description: Remains of a machine without supervisor that were taken over or removed.
   returned: success
   type: list
   elements: str
 packages_cached:
-  description: Number of packages that the machine added to the shared cache.
+  description: Number of packages that were added to the cache.
   returned: O(state=stopped) and O(state=absent)
   type: int
 console_log:
-  description: File with the machine's console output.
+  description: File with the console output.
   returned: success
   type: str
 """
@@ -192,11 +191,13 @@ from ansible.module_utils.kilonova.lab.network import gateway_of, resolver_text
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 INTERFACE = re.compile(r"eth[1-9]")
-LONGEST_NAME = 53  # the container's name is at most 64 characters, and ten are the lab's
+LONGEST_NAME = 53  # a container name has at most 64 characters, 11 of which are for the lab
 
 
 @dataclass
 class Outcome:
+    """What was done, for the result."""
+
     before: str
     after: str = ""
     changed: bool = False
@@ -207,6 +208,7 @@ class Outcome:
 
 
 def check_name(name: str) -> None:
+    """Raise LabError for a name that a machine cannot have."""
     if len(name) > LONGEST_NAME or not NAME.fullmatch(name):
         raise LabError(
             f"{name!r} cannot be a lab machine's host name: use lower-case letters, digits and hyphens, at most "
@@ -215,6 +217,7 @@ def check_name(name: str) -> None:
 
 
 def check_interfaces(interfaces: Iterable[Interface]) -> None:
+    """Raise LabError for interfaces that a machine cannot have."""
     seen: set[str] = set()
     for one in interfaces:
         if not INTERFACE.fullmatch(one.name) or one.name in seen:
@@ -234,6 +237,7 @@ def check_interfaces(interfaces: Iterable[Interface]) -> None:
 
 
 def state_of(machine: Machine) -> str:
+    """Return the state of the machine on this computer."""
     now = processes(machine)
     if now.whole(unit_active(machine)):
         return "running"
@@ -241,10 +245,11 @@ def state_of(machine: Machine) -> str:
         return "left behind"
     if has_tree(machine):
         return "stopped"
-    return "half made" if Path(machine.root + ".partial").exists() or Path(machine.root).exists() else "absent"
+    return "incomplete" if Path(machine.root + ".partial").exists() or Path(machine.root).exists() else "absent"
 
 
 def apply(machine: Machine, params: dict[str, Any], check_mode: bool) -> Outcome:
+    """Bring the machine to the wanted state."""
     outcome = Outcome(before=state_of(machine))
     if outcome.before != "running":
         outcome.left_behind = leftovers(machine)
@@ -280,6 +285,7 @@ def apply(machine: Machine, params: dict[str, Any], check_mode: bool) -> Outcome
 
 
 def stop(machine: Machine, params: dict[str, Any], check_mode: bool, outcome: Outcome) -> Outcome:
+    """Shut the machine down and remove its runtime state."""
     outcome.after = "stopped" if has_tree(machine) else "absent"
     outcome.changed = bool(leftovers(machine))
     if not outcome.changed or check_mode:
@@ -292,11 +298,12 @@ def stop(machine: Machine, params: dict[str, Any], check_mode: bool, outcome: Ou
     outcome.extra["packages_cached"] = collect_packages(archives(machine))
     left = leftovers(machine)
     if left:
-        raise LabError(f"The lab machine {machine.name} is stopped, but this is left of it: {', '.join(left)}")
+        raise LabError(f"The lab machine {machine.name} was stopped, but this is left: {', '.join(left)}")
     return outcome
 
 
 def machine_from(params: dict[str, Any], check_mode: bool) -> Machine:
+    """Return the machine that the options describe."""
     lab = lab_directory(params["lab_id"])
     record = read_json(lab / "lab.json")
     starts = params["state"] in ("started", "rebooted")
@@ -310,7 +317,7 @@ def machine_from(params: dict[str, Any], check_mode: bool) -> Machine:
     mtu = Path("/sys/class/net", bridge, "mtu")
     address = params["address"]
     if not starts:
-        # What is to go is the machine that was made, whatever the inventory has come to say since.
+        # Stop or remove the machine as it was created, even if the inventory has changed.
         address = read_json(lab / "machines" / params["name"] / "machine.json").get("address", address)
     return Machine(
         lab_id=params["lab_id"],

@@ -1,32 +1,32 @@
 #!/usr/bin/python
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Keep what lab machines have downloaded."""
+"""Cache the packages that lab machines have downloaded."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
 module: lab_packages
-short_description: Add the packages that a lab's machines have downloaded to the shared cache
+short_description: Cache the packages that lab machines have downloaded
 version_added: "0.1.0"
 author: The Kilonova authors (@kilonova)
 description:
-  - Links the complete packages in C(/var/cache/apt/archives) of each of the lab's machines into
-    C(/var/cache/kilonova/lab/packages), from where M(lab_machine) gives them to new machines.
-  - Needs no lock and disturbs no apt, since a download becomes visible there under its final name only when complete.
+  - Links complete packages in C(/var/cache/apt/archives) of the lab machines into
+    C(/var/cache/kilonova/lab/packages), from which M(lab_machine) fills new machines.
+  - Needs no lock, because apt renames a download to its final name only when it is complete.
 options:
   lab_id:
-    description: The lab's identifier, eight hexadecimal digits.
+    description: Identifier of the lab, eight hexadecimal digits.
     type: str
     required: true
 attributes:
-  check_mode: {support: full, description: Counts nothing and changes nothing.}
+  check_mode: {support: full, description: Changes nothing.}
   diff_mode: {support: none, description: The number of packages is in the result.}
 """
 
 EXAMPLES = r"""
-- name: Keep the downloaded packages for the next machine
+- name: Cache downloaded packages
   lab_packages:
     lab_id: 1a2b3c4d
 """
@@ -53,7 +53,7 @@ def main() -> None:
             added = sum(collect_packages(path) for path in machines.glob("*/root/var/cache/apt/archives"))
     except LabError as error:
         module.fail_json(msg=str(error))
-    # The cache is this computer's own business: a host in the play is not changed by it.
+    # No host of the play changes, only the cache of this computer.
     module.exit_json(changed=False, added=added)
 
 

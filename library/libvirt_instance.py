@@ -7,93 +7,93 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: libvirt_instance
-short_description: Verify a Nova instance from below, on its hypervisor
+short_description: Verify a Nova instance on its hypervisor
 version_added: "0.1.0"
 description:
-  - Asks libvirt and Open vSwitch on the hypervisor whether an instance is what Nova and Neutron say. Changes nothing.
-  - "Looked at: the domain runs; vCPUs and memory; size and bus of the first disk; for each interface the MAC, the
-    bridge that its tap device is plugged into, the Neutron port's id and whether OVN has set up its flows; the address
-    that Nova was given and the one that the guest printed; the console log."
-  - Waits up to O(timeout) for all of it to be right, and then fails with everything that is not.
+  - Compares an instance in libvirt and Open vSwitch with what Nova and Neutron say. Changes nothing.
+  - Compares the state of the domain, vCPUs and memory, and size and bus of the first disk. For each interface, compares
+    the MAC address, the bridge of the tap device, the id of the Neutron port, whether OVN has installed its flows, the
+    address that Nova passed on, and the one that the guest printed. Searches the console log.
+  - Waits up to O(timeout) until everything matches, and then fails with everything that does not.
 options:
   uuid:
-    description: The instance's id in Nova, which is the domain's UUID.
+    description: Id of the instance in Nova, which is the UUID of the domain.
     type: str
     required: true
   expected:
-    description: What Nova and Neutron say. What is left out is not compared.
+    description: What Nova and Neutron say. Omitted values are not compared.
     type: dict
     required: true
     suboptions:
       vcpus:
-        description: The flavor's vCPUs.
+        description: vCPUs of the flavor.
         type: int
       memory_mib:
-        description: The flavor's memory in MiB.
+        description: Memory of the flavor in MiB.
         type: int
       disk_gib:
-        description: The flavor's disk in GiB. V(0) is a disk as large as the image and is not compared.
+        description: Disk of the flavor in GiB. V(0), a disk as large as the image, is not compared.
         type: int
       disk_bus:
         description: Bus of the first disk. Empty to accept any.
         type: str
         default: virtio
       console:
-        description: Regular expression (Python's) that the console log must match somewhere.
+        description: Regular expression (Python) that the console log must match.
         type: str
       interfaces:
-        description: Exactly the instance's network interfaces.
+        description: All network interfaces of the instance.
         type: list
         elements: dict
         suboptions:
           mac:
-            description: The Neutron port's MAC address.
+            description: MAC address of the Neutron port.
             type: str
             required: true
           bridge:
-            description: Bridge that the interface must be plugged into.
+            description: Bridge of the interface.
             type: str
             default: br-int
           port_id:
-            description: The Neutron port's id.
+            description: Id of the Neutron port.
             type: str
           address:
-            description: The Neutron port's fixed IP address.
+            description: Fixed IP address of the Neutron port.
             type: str
           network:
             description: Name of the network, for messages.
             type: str
   address_on_console:
     description:
-      - Whether the addresses must appear in the console log, as most images print the one they got by DHCP. Not asked
-        of a guest that moved here while it ran, whose boot is in another host's log.
+      - Whether the addresses must appear in the console log; most images print the one from DHCP. Ignored for a guest
+        that was migrated here while it ran, because its boot is in the log of another host.
     type: bool
     default: true
   timeout:
-    description: Seconds to wait until everything is as expected.
+    description: Seconds to wait until everything matches.
     type: int
     default: 60
   uri:
-    description: libvirt's address.
+    description: Address of libvirt.
     type: str
     default: qemu:///system
 attributes:
   check_mode:
     support: full
-    description: Nothing is ever changed.
+    description: Changes nothing.
   diff_mode:
     support: none
 notes:
-  - Needs python3-libvirt, and C(ovs-vsctl) where bridges are Open vSwitch's.
-  - Fails with all mismatches, the console's last lines, and the last log lines of QEMU, nova-compute and
+  - Needs python3-libvirt, and C(ovs-vsctl) for bridges of Open vSwitch.
+  - Fails with all mismatches, and the last lines of the console and of the logs of QEMU, nova-compute and
     ovn-controller.
-  - "The keys of an interface in Open vSwitch: https://www.ovn.org/support/dist-docs/ovn-controller.8.html
+  - "Keys of an interface in Open vSwitch: https://www.ovn.org/support/dist-docs/ovn-controller.8.html
     (ovn-installed) and os-vif (iface-id, attached-mac, vm-uuid)."
 author: The Kilonova authors (@kilonova)
 """
 
 EXAMPLES = r"""
-- name: Compare what libvirt runs with what Nova and Neutron say
+- name: Compare the instance with Nova and Neutron
   libvirt_instance:
     uuid: 1ca6bbcd-5f9d-4e1d-9d14-954c2e40cc7e
     expected:
@@ -111,20 +111,20 @@ EXAMPLES = r"""
 RETURN = r"""
 found:
   description:
-    - "What runs: name, state, virt_type, vcpus, memory_mib, console_log (path), arrived_running (whether it moved here
-      while it ran)."
+    - "The domain: name, state, virt_type, vcpus, memory_mib, console_log (path), arrived_running (whether it was
+      migrated here while it ran)."
     - "disks: target, bus, source, format, gib (size in GiB)."
-    - "interfaces: mac, target (tap device), model, bridge, port_id, addresses (those Nova was given), flows (whether
-      OVN says that the port's flows are in place; null where OVN has no part in it), vm_uuid (as Open vSwitch has it)."
+    - "interfaces: mac, target (tap device), model, bridge, port_id, addresses (as passed on by Nova), flows (whether
+      OVN has installed the flows of the port; null without OVN), vm_uuid (as in Open vSwitch)."
   type: dict
   returned: when the domain exists
 mismatches:
-  description: "Everything that is not as expected: what, expected, found."
+  description: "Everything that does not match: what, expected, found."
   type: list
   elements: dict
   returned: always
 console:
-  description: The console's last lines.
+  description: Last lines of the console.
   type: str
   returned: when the domain exists
 """
@@ -150,7 +150,7 @@ INTERFACES_COMMAND = (*OVS, "--format=json", "--columns=name,external_ids,error"
 
 
 def ovs_interfaces(output: str) -> dict[str, dict[str, str]]:
-    """Return {interface: its external ids} from what ovs-vsctl printed as JSON."""
+    """Return {interface: external ids} from the JSON output of ovs-vsctl."""
     table = json.loads(output)
     found = {}
     for row in table["data"]:
@@ -160,12 +160,12 @@ def ovs_interfaces(output: str) -> dict[str, dict[str, str]]:
 
 
 def mismatch(what: str, expected: Any, found: Any) -> dict[str, Any]:
-    """One line of the comparison."""
+    """Return one mismatch."""
     return {"what": what, "expected": expected, "found": found}
 
 
 def compare_interface(wanted: dict[str, Any], nic: dict[str, Any], uuid: str) -> list[dict[str, Any]]:
-    """Compare one interface's plug with Neutron's port."""
+    """Compare an interface with the Neutron port."""
     what = f"interface {wanted['mac']}"
     problems = []
     if nic["bridge"] != wanted["bridge"]:
@@ -176,7 +176,7 @@ def compare_interface(wanted: dict[str, Any], nic: dict[str, Any], uuid: str) ->
         problems.append(mismatch(f"{what}: flows by OVN (ovn-installed)", "true", "not set"))
     if nic["vm_uuid"] and nic["vm_uuid"] != uuid:
         problems.append(mismatch(f"{what}: instance that Open vSwitch has for it (vm-uuid)", uuid, nic["vm_uuid"]))
-    # Nova writes the addresses when it defines the domain; a port attached later is in the next definition only.
+    # Nova writes the addresses when it defines the domain: those of ports attached later are missing.
     if wanted.get("address") and nic["addresses"] and wanted["address"] not in nic["addresses"]:
         given = ", ".join(nic["addresses"])
         problems.append(mismatch(f"{what}: address that Nova was given", wanted["address"], given))
@@ -184,14 +184,14 @@ def compare_interface(wanted: dict[str, Any], nic: dict[str, Any], uuid: str) ->
 
 
 def shows_address(text: str, address: str) -> bool:
-    """Say whether a text has an address, and not as a part of a longer one."""
+    """Return whether a text has an address that is not part of a longer one."""
     return re.search(rf"(?<![\w.:]){re.escape(address)}(?![\w.:]*\w)", text) is not None
 
 
 def compare(
     uuid: str, expected: dict[str, Any], found: dict[str, Any], console: str, address_on_console: bool
 ) -> list[dict[str, Any]]:
-    """Return everything in which what runs differs from what is expected."""
+    """Return all mismatches."""
     problems = []
     if found["state"] != "running":
         problems.append(mismatch("state of the domain", "running", found["state"]))
@@ -230,7 +230,7 @@ def compare(
 
 
 def run(arguments: tuple[str, ...]) -> str:
-    """Return a command's output, '' if it fails or does not exist."""
+    """Return the output of a command, '' if it fails or does not exist."""
     try:
         done = subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
@@ -239,7 +239,7 @@ def run(arguments: tuple[str, ...]) -> str:
 
 
 def bridge_of(tap: str, in_ovs: bool, sysfs: Path = Path("/sys/class/net")) -> str:
-    """Return the bridge that a tap device is plugged into, Open vSwitch's or the kernel's; '' for none."""
+    """Return the bridge of a tap device in Open vSwitch or the kernel, '' for none."""
     if in_ovs:
         return run((*OVS, "iface-to-br", tap)).strip()
     master = sysfs / tap / "master"
@@ -247,7 +247,7 @@ def bridge_of(tap: str, in_ovs: bool, sysfs: Path = Path("/sys/class/net")) -> s
 
 
 def arrived_running(name: str, state: Path = Path("/run/libvirt/qemu"), proc: Path = Path("/proc")) -> bool:
-    """Whether a domain came here while it ran. Its console log here then has nothing from when it booted."""
+    """Return whether a domain was migrated here while it ran, so that its boot is not in the console log."""
     try:
         pid = (state / f"{name}.pid").read_text(encoding="ascii").strip()
         return b"-incoming" in (proc / pid / "cmdline").read_bytes().split(b"\0")
@@ -256,7 +256,7 @@ def arrived_running(name: str, state: Path = Path("/run/libvirt/qemu"), proc: Pa
 
 
 def examine(domain: libvirt.virDomain) -> dict[str, Any]:
-    """Return what runs, as data. Raises libvirtError when the domain ends meanwhile."""
+    """Return the state of a domain. Raises libvirtError if it ends meanwhile."""
     parsed = parse_domain(domain.XMLDesc())
     state = domain.state()[0]
     plugged = run(INTERFACES_COMMAND)

@@ -61,7 +61,7 @@ LAST_LINES = 40
 # What a task takes in a first deployment, in seconds, where that is not about one. The words are the beginning of its
 # name as --list-tasks prints it. Good to the factor two: a moment behind a task's real end is at its end.
 TASK_SECONDS = {
-    "lab : Bring the machine to the wanted state": 8.0,
+    "lab : Set the state of the machine": 8.0,
     "base : Install the packages of every service": 130.0,
     "bridge : Put the bridge over the interface": 5.0,
     "libvirt : Boot a throw-away guest": 3.0,

@@ -1,9 +1,9 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Run the module network_bridge and, where it started a change, confirm that change over a new connection.
+"""Run the module network_bridge and confirm a change that it started over a new connection.
 
-An unconfirmed change is undone by the host (module_utils/kilonova/network). This plugin then waits for
-the host to come back with its old configuration and fails with what happened.
+The host undoes an unconfirmed change (module_utils/kilonova/network/rollback.py). This plugin then waits for the host
+to return with its former configuration, and fails with the reason.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
-# Before this has passed the change has not begun, and a connection would still be the old one.
+# The change begins a second after the module has returned. Earlier connections would use the old configuration.
 START_DELAY = 1.5
 PAUSE = 0.5
-# Beyond rollback_seconds: for the way back itself (ifdown, ifup, DHCP).
+# Time for the rollback itself (ifdown, ifup, DHCP), in addition to rollback_seconds.
 RETURN_SECONDS = 90
-# A connection that the change cuts must end soon, else the time for confirming it passes in waiting.
+# A connection cut by the change must end before the time for confirming is over.
 KEEPALIVE = "-o ConnectTimeout=5 -o ConnectionAttempts=1 -o ServerAliveInterval=2 -o ServerAliveCountMax=2"
 
 
 class ActionModule(ActionBase):
-    """See the module of the same name for its options and results."""
+    """Documented in library/network_bridge.py."""
 
     TRANSFERS_FILES = False
 
@@ -47,7 +47,7 @@ class ActionModule(ActionBase):
         return result
 
     def shorten_timeouts(self) -> str | None:
-        """Have a cut ssh connection noticed within seconds; returns the former options."""
+        """Make ssh notice a cut connection within seconds; return the former options."""
         try:
             former = self._connection.get_option("ssh_extra_args") or ""
             self._connection.set_option("ssh_extra_args", f"{former} {KEEPALIVE}".strip())
@@ -56,20 +56,20 @@ class ActionModule(ActionBase):
         return str(former)
 
     def restore_timeouts(self, former: str | None) -> None:
-        """The later tasks' connections are made with the user's options."""
+        """Give later tasks the options of the user."""
         if former is not None:
             self._connection.set_option("ssh_extra_args", former)
             self.reset()
 
     def reset(self) -> None:
-        """Close the connection, persistent ones included; that it is closed already is no error."""
+        """Close the connection, persistent or not, open or not."""
         try:
             self._connection.reset()
         except (AnsibleError, AttributeError):
             self._connection.close()
 
     def ask(self, variables: dict[str, Any], **changes: Any) -> dict[str, Any] | None:
-        """One module call over a new connection; None where the host does not answer."""
+        """Call the module over a new connection; return None if the host does not answer."""
         self.reset()
         arguments = {**self._task.args, **changes}
         try:
@@ -81,13 +81,13 @@ class ActionModule(ActionBase):
         return None if answer.get("unreachable") else answer
 
     def confirm(self, token: str, variables: dict[str, Any], deadline: float) -> dict[str, Any]:
-        """Wait for the change to be made, then confirm it over one more new connection."""
+        """Wait until the change is made, then confirm it over a connection opened after it."""
         time.sleep(START_DELAY)
         while time.monotonic() < deadline:
             answer = self.ask(variables, state="inspected")
             status = (answer or {}).get("status", {})
             if status.get("applied") and status.get("armed"):
-                # That connection may have been opened while the change was still being made: this one is not.
+                # The connection just used may have been opened before the change was complete.
                 answer = self.ask(variables, state="confirmed", token=token)
                 if answer is not None:
                     return answer
@@ -97,7 +97,7 @@ class ActionModule(ActionBase):
         return {"failed": True}
 
     def explain(self, answer: dict[str, Any], token: str, variables: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """Wait for the host to return to its old configuration and say what happened."""
+        """Wait for the host to return to its old configuration, and return the failure."""
         deadline = time.monotonic() + seconds + RETURN_SECONDS
         why = str(answer.get("msg") or f"No new connection to the host succeeded within {seconds:.0f} s of the change.")
         while time.monotonic() < deadline:
@@ -110,8 +110,8 @@ class ActionModule(ActionBase):
             return {
                 "failed": True,
                 "msg": f"{why} The host does not answer with its old configuration either. Look at its console: "
-                "journalctl -u 'kilonova-bridge-*'; "
-                "the saved files and the script that restores them are in /var/lib/kilonova/bridge.",
+                "journalctl -u 'kilonova-bridge-*'; the saved files and the script that restores them are in "
+                "/var/lib/kilonova/bridge.",
             }
         outcome = (
             "It returned to its old configuration by itself and answers again"
@@ -121,9 +121,7 @@ class ActionModule(ActionBase):
         return {
             "failed": True,
             "msg": f"The bridge was not put in place: {why} {outcome}. Check bridge_method, bridge_address, "
-            "bridge_gateway and what flat_interface "
-            "is plugged into; where the network needs longer (DHCP, spanning tree of a switch), raise "
-            "bridge_rollback_seconds. "
-            f"What the host did:\n{(now or {}).get('log', '')}",
+            "bridge_gateway and what flat_interface is plugged into; where the network needs longer (DHCP, spanning "
+            f"tree of a switch), raise bridge_rollback_seconds. What the host did:\n{(now or {}).get('log', '')}",
             "token": token,
         }

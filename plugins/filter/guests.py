@@ -9,18 +9,18 @@ from typing import Any
 
 
 def computes_to_probe(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]], again: bool) -> list[str]:
-    """Of the hosts with a result of compute_verification, those not verified; with ``again``, all."""
-    looked_at = {host: hostvars[host].get("verify_compute_found", {}) for host in hosts}
-    return [host for host, found in looked_at.items() if "compute" in found and (again or not found["verified"])]
+    """Return the hosts that compute_verification found not verified; with ``again``, all that it examined."""
+    results = {host: hostvars[host].get("verify_compute_found", {}) for host in hosts}
+    return [host for host, found in results.items() if "compute" in found and (again or not found["verified"])]
 
 
 def probe_servers(hosts: Iterable[str], server: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One server for each compute, as cloud_resources takes them, that runs there and nowhere else."""
+    """Return one server for each compute, pinned to it, as cloud_resources takes them."""
     return [{**server, "name": f"kilonova-probe-{host}", "host": host} for host in hosts]
 
 
 def expected_of_libvirt(server: Mapping[str, Any]) -> dict[str, Any]:
-    """What libvirt must run for a server in the shape of cloud_health, as libvirt_instance takes it."""
+    """Convert a server of cloud_health into what libvirt_instance expects."""
     flavor = server["flavor"]
     return {
         "vcpus": flavor["vcpus"],

@@ -1,42 +1,15 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the module cloud_health found, as lines to read."""
+"""Filter that formats the result of cloud_health for people."""
 
 from __future__ import annotations
-
-DOCUMENTATION = r"""
----
-name: health_lines
-short_description: The result of cloud_health as a table for people
-version_added: "0.1.0"
-author: The Kilonova authors (@kilonova)
-description:
-  - Gives one line for each service, agent, hypervisor and server, and the problems at the end.
-options:
-  _input:
-    description: The registered result of the module C(cloud_health).
-    type: dict
-    required: true
-"""
-
-EXAMPLES = r"""
-- ansible.builtin.debug:
-    msg: "{{ health | health_lines }}"
-"""
-
-RETURN = r"""
-_value:
-  description: The lines.
-  type: list
-  elements: str
-"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 
 def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
-    """A titled table with columns as wide as their contents; the title alone says that there is nothing."""
+    """Return the lines of a table with a title."""
     cells = [[str(cell) for cell in row] for row in rows]
     if not cells:
         return [f"{title}: none", ""]
@@ -46,12 +19,12 @@ def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> li
 
 
 def used(hypervisor: Mapping[str, Any], name: str) -> str:
-    """Use and size of a hypervisor's resource; a dash where Placement has no inventory of it."""
+    """Return USED/TOTAL of a resource of a hypervisor, or a dash if Placement has no inventory of it."""
     return f"{hypervisor[f'{name}_used']}/{hypervisor[name]}" if hypervisor.get(name) else "-"
 
 
 def health_lines(health: Mapping[str, Any]) -> list[str]:
-    """The lines of the report."""
+    """Return the lines of the report."""
     lines = table(
         "Nova services",
         ("SERVICE", "HOST", "STATE", "STATUS"),

@@ -12,7 +12,7 @@ from ansible.errors import AnsibleFilterError
 
 
 def first_host(cidr: str) -> str:
-    """The first usable address of a network."""
+    """Return the first usable address of a network."""
     try:
         return str(next(iter(ipaddress.ip_network(cidr, strict=False).hosts())))
     except (ValueError, StopIteration) as error:
@@ -20,7 +20,7 @@ def first_host(cidr: str) -> str:
 
 
 def prefix_length(cidr: str) -> int:
-    """The prefix length of a network."""
+    """Return the prefix length of a network."""
     try:
         return ipaddress.ip_network(cidr, strict=False).prefixlen
     except ValueError as error:
@@ -28,7 +28,7 @@ def prefix_length(cidr: str) -> int:
 
 
 def hosts_lines(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Lines for /etc/hosts: each host's management address and its name."""
+    """Return lines for /etc/hosts with the management address and name of each host."""
 
     def address(host: str) -> str:
         variables = hostvars[host]
@@ -38,7 +38,7 @@ def hosts_lines(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]])
 
 
 def addresses_on(interfaces: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> list[str]:
-    """Addresses of those of a host's interfaces that have one of the names, without prefix length."""
+    """Return the addresses of the named interfaces, without prefix length."""
     return [
         cidr.partition("/")[0]
         for name in dict.fromkeys(names)
@@ -47,7 +47,7 @@ def addresses_on(interfaces: Mapping[str, Mapping[str, Any]], names: Iterable[st
 
 
 def interface_with(interfaces: Mapping[str, Mapping[str, Any]], address: str, otherwise: str) -> str:
-    """Name of the interface that has an address, or another one where none has it."""
+    """Return the name of the interface that has an address, or ``otherwise``."""
     found = [name for name in interfaces if address in addresses_on(interfaces, [name])]
     return found[0] if found else otherwise
 

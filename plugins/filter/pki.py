@@ -1,58 +1,16 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The cloud's own certificates and ssh keys, derived from one secret.
+"""Filters for certificates and ssh keys that are derived from one secret.
 
-Every key follows from the secret and its purpose alone, and every certificate from its key. There is no authority whose
-files could be lost, no request to sign, nothing that expires at night, and a second run renders the same bytes. The
-authorities' own keys are never written to any host. A new secret replaces everything.
+A key depends only on the secret and a purpose, a certificate only on keys and arguments: a second run renders the same
+bytes, nothing expires, and keys of authorities are never written. A new secret replaces all keys.
 
 Keys are Ed25519 (RFC 8032), derived with HKDF-SHA256 (RFC 5869). Certificates are X.509 (RFC 5280), valid until
-9999-12-31, which RFC 5280 section 4.1.2.5 has for certificates without an end; host certificates of ssh are those of
-OpenSSH's PROTOCOL.certkeys.
+9999-12-31, which section 4.1.2.5 uses for certificates without an end. Host certificates follow PROTOCOL.certkeys of
+OpenSSH.
 """
 
 from __future__ import annotations
-
-DOCUMENTATION = r"""
----
-name: pki
-short_description: The cloud's own certificates and ssh keys
-version_added: "0.1.0"
-author: The Kilonova authors (@kilonova)
-description:
-  - C(pki_key) gives the private key of a holder in PEM form (PKCS 8), for TLS and for ssh.
-  - C(pki_authority) gives the certificate of an authority in PEM form.
-  - C(pki_certificate) gives the certificate of a holder in PEM form, signed by an authority, for both ends of TLS.
-  - C(ssh_public_key) gives the public key of a holder as ssh has it in C(authorized_keys).
-  - C(ssh_host_certificate) gives the certificate of a host's existing ssh key, signed by the holder's key.
-options:
-  _input:
-    description: The secret that everything is derived from.
-    type: str
-    required: true
-  authority:
-    description: Name of the authority, such as C(libvirt). Authorities do not know each other.
-    type: str
-    required: true
-  holder:
-    description: Name of whom a key or certificate belongs to, such as a host's name.
-    type: str
-    required: true
-  addresses:
-    description: Names and IP addresses that the certificate is good for.
-    type: list
-    elements: str
-"""
-
-EXAMPLES = r"""
-content: "{{ secrets_pki_seed | pki_certificate('libvirt', inventory_hostname, [cloud_management_address]) }}"
-"""
-
-RETURN = r"""
-_value:
-  description: The key or certificate as text.
-  type: str
-"""
 
 import base64
 import ipaddress
@@ -66,9 +24,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-# Part of every derivation: another value is another set of keys.
+# Part of every derivation: changing it changes all keys.
 VERSION = "kilonova pki 1"
-# Before any host's clock, so that a clock that is behind does not refuse a new certificate.
+# In the past, so that a host whose clock is slow accepts a new certificate.
 BEGIN = datetime(2020, 1, 1, tzinfo=UTC)
 END = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 SSH_CERTIFICATE = b"ssh-ed25519-cert-v01@openssh.com"
@@ -77,42 +35,47 @@ SSH_FOREVER = 2**64 - 1
 
 
 def derive(secret: str, purpose: str, length: int = 32) -> bytes:
-    """Bytes that follow from the secret and the purpose, and do not tell the secret."""
+    """Derive bytes from the secret and a purpose."""
     if not secret:
         raise AnsibleFilterError("The secret that keys are derived from is empty; run the role secrets first.")
     return HKDF(hashes.SHA256(), length, salt=None, info=f"{VERSION}/{purpose}".encode()).derive(secret.encode())
 
 
 def private_key(secret: str, authority: str, holder: str) -> Ed25519PrivateKey:
+    """Return the key of a holder."""
     return Ed25519PrivateKey.from_private_bytes(derive(secret, f"key/{authority}/{holder}"))
 
 
 def authority_key(secret: str, authority: str) -> Ed25519PrivateKey:
+    """Return the key of an authority."""
     return Ed25519PrivateKey.from_private_bytes(derive(secret, f"authority/{authority}"))
 
 
 def serial_number(secret: str, purpose: str) -> int:
-    """159 bits, as RFC 5280 wants a positive number of at most 20 octets."""
+    """Return 159 bits: RFC 5280 requires a positive number of at most 20 octets."""
     return int.from_bytes(derive(secret, f"serial/{purpose}", 20)) >> 1
 
 
 def name_of(authority: str, holder: str = "") -> x509.Name:
+    """Return the distinguished name of a holder or an authority."""
     attributes = [
         x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "Kilonova"),
         x509.NameAttribute(x509.NameOID.ORGANIZATIONAL_UNIT_NAME, authority),
-        # At most 64 characters; the names that are checked are those in subjectAltName.
+        # At most 64 characters. Clients check subjectAltName.
         x509.NameAttribute(x509.NameOID.COMMON_NAME, (holder or f"{authority} authority")[:64]),
     ]
     return x509.Name(attributes)
 
 
 def pem(key: Ed25519PrivateKey) -> str:
+    """Return a key in PEM form."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     ).decode()
 
 
 def usage(*, signs: bool) -> x509.KeyUsage:
+    """Return the key usage of an authority (signs) or a holder."""
     return x509.KeyUsage(
         digital_signature=not signs,
         key_cert_sign=signs,
@@ -127,10 +90,12 @@ def usage(*, signs: bool) -> x509.KeyUsage:
 
 
 def pki_key(secret: str, authority: str, holder: str) -> str:
+    """Return the private key of a holder in PEM form."""
     return pem(private_key(secret, authority, holder))
 
 
 def pki_authority(secret: str, authority: str) -> str:
+    """Return the certificate of an authority in PEM form."""
     key = authority_key(secret, authority)
     public = key.public_key()
     certificate = (
@@ -147,6 +112,7 @@ def pki_authority(secret: str, authority: str) -> str:
 
 
 def alternative(name: str) -> x509.GeneralName:
+    """Return an entry of subjectAltName."""
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
@@ -154,12 +120,13 @@ def alternative(name: str) -> x509.GeneralName:
 
 
 def pki_certificate(secret: str, authority: str, holder: str, addresses: Iterable[str] = ()) -> str:
+    """Return the certificate of a holder in PEM form."""
     signer = authority_key(secret, authority)
     public = private_key(secret, authority, holder).public_key()
     names = list(dict.fromkeys(addresses))
     builder = (
         x509.CertificateBuilder(name_of(authority), name_of(authority, holder), public)
-        # The addresses are in it: a host that moved gets a certificate that is told from its old one.
+        # Includes the addresses, so that two certificates of a host never have the same number.
         .serial_number(serial_number(secret, "/".join([authority, holder, *names])))
         .not_valid_before(BEGIN)
         .not_valid_after(END)
@@ -178,18 +145,19 @@ def pki_certificate(secret: str, authority: str, holder: str, addresses: Iterabl
 
 
 def ssh_public_key(secret: str, authority: str, holder: str, comment: str = "") -> str:
+    """Return the public key of a holder as a line of authorized_keys."""
     public = private_key(secret, authority, holder).public_key()
     text = public.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
     return f"{text} {comment}".rstrip()
 
 
 def ssh_string(content: bytes) -> bytes:
-    """A string of RFC 4251 section 5."""
+    """Return a string as RFC 4251 section 5 encodes it."""
     return struct.pack(">I", len(content)) + content
 
 
 def ssh_host_certificate(secret: str, authority: str, holder: str, host_key: str, names: Iterable[str]) -> str:
-    """Sign a host's ssh-ed25519 key. host_key: the line of ssh_host_ed25519_key.pub. names: what it is called by."""
+    """Sign the host key (the content of ssh_host_ed25519_key.pub) of a host with these names."""
     kind, _, rest = host_key.strip().partition(" ")
     try:
         blob = base64.b64decode(rest.split(" ")[0], validate=True)

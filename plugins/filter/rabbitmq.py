@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Filters for RabbitMQ's definitions file."""
+"""Filter for the definitions file of RabbitMQ."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import Any
 
 
 def rabbitmq_password_hash(password: str) -> str:
-    """
-    A password as RabbitMQ keeps it: base64(salt + sha256(salt + password)).
+    """Return base64(salt + sha256(salt + password)).
 
-    The salt comes from the password itself so that an unchanged password gives an unchanged file. The file is
-    readable by RabbitMQ only, and the password is as random as the hash.
-    Format: https://www.rabbitmq.com/docs/passwords#computing-password-hash
+    The salt is derived from the password, so that an unchanged password does not change the file. Only RabbitMQ can
+    read the file, and the password is random. Format:
+    https://www.rabbitmq.com/docs/passwords#computing-password-hash
     """
     data = password.encode()
     salt = hashlib.sha256(b"rabbitmq definitions" + data).digest()[:4]

@@ -1,53 +1,44 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Filters of the templates: URLs with credentials, and values of oslo.config files."""
+"""Filters for URLs with credentials and for values of oslo.config files."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import ansible.module_utils
 from ansible.errors import AnsibleFilterError
 
+# Ansible adds module_utils/ to this package for modules, but not for plugins.
+MODULE_UTILS = str(Path(__file__).resolve().parents[2] / "module_utils")
+if MODULE_UTILS not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(MODULE_UTILS)
 
-def _service_urls() -> ModuleType:
-    # By path: on the computer that runs Ansible, module_utils/ is not on the import path of filters.
-    name = "kilonova_service_urls"
-    if name not in sys.modules:
-        path = Path(__file__).resolve().parents[2] / "module_utils" / "kilonova" / "config" / "urls.py"
-        spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"{path} cannot be loaded")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
+from ansible.module_utils.kilonova.config.urls import database_url, oslo_escape, transport_url
 
 
-def _filter(function: str) -> Callable[..., str]:
+def as_filter(function: Callable[..., str]) -> Callable[..., str]:
+    """Return the function with its errors as those of a filter."""
+
+    @functools.wraps(function)
     def run(*arguments: Any, **options: Any) -> str:
         try:
-            return str(getattr(_service_urls(), function)(*arguments, **options))
+            return function(*arguments, **options)
         except (TypeError, ValueError) as error:
-            raise AnsibleFilterError(f"{function}: {error}") from error
+            raise AnsibleFilterError(f"{function.__name__}: {error}") from error
 
     return run
 
 
 class FilterModule:
-    """database_url, transport_url and oslo_value; module_utils/kilonova/config/urls.py documents their arguments.
-
-    Usage: ``'nova' | database_url(password, host, 'nova_api')``, ``'openstack' | transport_url(password, hosts)``,
-    ``connection = {{ value | oslo_value }}``.
-    """
+    """Entry point for Ansible."""
 
     def filters(self) -> dict[str, Callable[..., str]]:
         return {
-            "database_url": _filter("database_url"),
-            "transport_url": _filter("transport_url"),
-            "oslo_value": _filter("oslo_escape"),
+            "database_url": as_filter(database_url),
+            "transport_url": as_filter(transport_url),
+            "oslo_value": as_filter(oslo_escape),
         }

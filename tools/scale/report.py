@@ -15,7 +15,7 @@ Point = tuple[float, float]
 
 # Plays of site.yml, in its order, by the beginning of their name, and the column that their time goes to.
 PHASES = (
-    ("Create and start the lab", "machine"),
+    ("Create lab machines", "machine"),
     ("Reach the hosts", "preflight"),
     ("Check everything", "preflight"),
     ("Prepare the hosts", "packages, bridge"),

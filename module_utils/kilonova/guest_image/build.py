@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the test guest: a bootable disk from Debian packages, without mounts, loop devices or a chroot."""
+"""Build a bootable disk from Debian packages, without mounts, loop devices or a chroot."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ansible.module_utils.kilonova.guest_image.disk import (
 )
 from ansible.module_utils.kilonova.guest_image.packages import PackageError, extract, fetch
 
-# Raise it when the code below makes another image from the same files and options.
+# Raise it when a change below changes the image although files and options are the same.
 REVISION = 1
 MIB = 1024 * 1024
 KERNEL = "linux-image-cloud-amd64"
@@ -37,7 +37,7 @@ LIBRARY_PACKAGES = (
     "libc6", "libcrypt1", "libtomcrypt1", "libtommath1", "zlib1g", "libgmp10", "libpam0g", "libaudit1", "libcap-ng0",
 )  # fmt: skip
 PROGRAM_PACKAGES = ("busybox-static", "dropbear-bin", "opendoas", "libpam-modules")
-# Used while building; they need nothing but the host's C library.
+# Only used for building; they need nothing but the C library of the host.
 TOOL_PACKAGES = ("mtools", "syslinux", "syslinux-common")
 PACKAGES = (*PROGRAM_PACKAGES, *LIBRARY_PACKAGES, *TOOL_PACKAGES)
 PROGRAMS = {
@@ -48,10 +48,10 @@ PROGRAMS = {
     "usr/lib/x86_64-linux-gnu/security/pam_permit.so": "usr/lib/x86_64-linux-gnu/security/pam_permit.so",
 }
 LOADER = "ld-linux-x86-64.so.2"
-# What the kernel needs to reach its disk, and what it needs after that.
+# Needed to reach the disk, and needed later.
 DISK_MODULES = ("virtio_blk", "virtio_scsi", "sd_mod", "ext4", "virtio_pci")
 LATER_MODULES = ("virtio_rng", "virtio_net", "virtio_balloon", "button", "evdev")
-# Applets that get no link here: the first three are not for users, the others would have nothing to work on.
+# Applets without a link: the first three are not for users, the others need what the guest does not have.
 NOT_BUSYBOX = ("busybox", "init", "linuxrc", "dpkg", "dpkg-deb", "rpm", "rpm2cpio")
 PAM_KINDS = ("auth", "account", "session")
 KERNEL_DIRECTORIES = re.compile(r"/kernel/(drivers/(virtio|block|net|scsi|acpi|input|char/hw_random)|net|fs|lib)/")
@@ -61,12 +61,12 @@ DISK_ID = 0x4B4E4756
 
 
 class BuildError(Exception):
-    """The image could not be built; the message says at which step and why."""
+    """The image could not be built; the message has the step and the reason."""
 
 
 @dataclass(frozen=True)
 class GuestFile:
-    """A file of the guest; ``initramfs/...`` is a file of its initramfs."""
+    """A file of the guest; ``initramfs/...`` is a file of the initramfs."""
 
     path: str
     content: str
@@ -75,7 +75,7 @@ class GuestFile:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides what the image holds, beside the versions of its packages."""
+    """The inputs of the image except package versions."""
 
     user: str
     size_mib: int
@@ -85,9 +85,9 @@ class Recipe:
 
 
 def password_hash(password: str, setting: str = "") -> str:
-    """Return the SHA-512 crypt(5) hash of a password; ``setting`` is a hash to compare with (its salt is used).
+    """Return the SHA-512 crypt(5) hash of a password, with the salt of the hash ``setting`` if given.
 
-    crypt(3) of the C library's companion, which every Debian host has: Python 3.13 has no crypt module any more.
+    Uses libcrypt directly, because Python 3.13 has no crypt module.
     """
     library = ctypes.CDLL("libcrypt.so.1")
     library.crypt.restype = ctypes.c_char_p
@@ -100,7 +100,7 @@ def password_hash(password: str, setting: str = "") -> str:
 
 
 def module_order(wanted: tuple[str, ...], available: dict[str, bytes], builtin: set[str], given: set[str]) -> list[str]:
-    """Return the modules to load, each after those it depends on; without built-in ones and those in ``given``."""
+    """Return the modules to load in order of dependency, except built-in ones and those in ``given``."""
     order: list[str] = []
 
     def add(name: str, needed_by: str) -> None:
@@ -118,20 +118,20 @@ def module_order(wanted: tuple[str, ...], available: dict[str, bytes], builtin: 
 
 
 def without_signature(module: bytes) -> bytes:
-    """Return a kernel module without its appended signature (include/linux/module_signature.h).
+    """Return a kernel module without the appended signature (include/linux/module_signature.h).
 
-    The guest's kernel does not insist on signatures, and checking one takes an emulated processor a tenth of a second.
+    The guest does not require signatures, and checking one takes an emulated processor a tenth of a second.
     """
     marker = b"~Module signature appended~\n"
     if not module.endswith(marker):
         return module
-    # Before the marker: twelve bytes, the last four of them the signature's length.
+    # Twelve bytes precede the marker, the last four of which are the length of the signature.
     (length,) = struct.unpack(">I", module[-len(marker) - 4 : -len(marker)])
     return module[: -len(marker) - 12 - length]
 
 
 def needed_libraries(programs: dict[str, bytes], libraries: dict[str, bytes]) -> list[str]:
-    """Return the sonames that programs need, directly or through other libraries."""
+    """Return the sonames that programs need directly or indirectly."""
     found: list[str] = []
     waiting = [(soname, name) for name, data in programs.items() for soname in elf_needed(data)]
     while waiting:
@@ -149,7 +149,7 @@ def needed_libraries(programs: dict[str, bytes], libraries: dict[str, bytes]) ->
 
 
 def account_files(user: str, console_hash: str) -> list[GuestFile]:
-    """Return passwd, shadow and the like: root without any login, one user who may become root."""
+    """Return passwd, shadow and related files: root cannot log in, the user may become root."""
     return [
         GuestFile("etc/passwd", f"root:x:0:0:root:/root:/bin/sh\n{user}:x:1000:1000:{user}:/home/{user}:/bin/sh\n"),
         GuestFile("etc/group", f"root:x:0:\ntty:x:5:\n{user}:x:1000:\n"),
@@ -165,7 +165,7 @@ def account_files(user: str, console_hash: str) -> list[GuestFile]:
 
 
 class Builder:
-    """One build in a private directory, which the caller removes."""
+    """A build in a private directory, which the caller removes."""
 
     def __init__(self, recipe: Recipe, work: Path) -> None:
         self.recipe = recipe
@@ -223,7 +223,7 @@ class Builder:
         return gzip.compress(cpio(entries), compresslevel=9, mtime=0)
 
     def _root(self, order: list[str], modules: dict[str, bytes]) -> bytes:
-        """Write the root file system's tree; return busybox, which the initramfs needs as well."""
+        """Write the root file system; return busybox, which the initramfs needs too."""
         programs = {}
         for package in PROGRAM_PACKAGES:
             for path, (mode, content) in extract(self.debs[package], PROGRAMS.__contains__).items():
@@ -267,7 +267,7 @@ class Builder:
         return programs["usr/bin/busybox"][1]
 
     def _owners(self) -> None:
-        """Everything belongs to root but the user's home; some directories have other permissions than 0755."""
+        """Set owner and mode where they are not root and 0755."""
         home = self.tree / "home" / self.recipe.user
         (home / ".ssh").mkdir(parents=True)
         (self.tree / "root").mkdir()
@@ -316,7 +316,7 @@ class Builder:
         path = f"{tools}/usr/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         drive = f"{self.raw}@@{boot.start}"
         sectors = boot.size // 512
-        # Sides and sectors per track are only for the FAT header: the boot loader uses sector numbers.
+        # Heads and sectors per track only fill the FAT header: the boot loader uses sector numbers.
         geometry = ["-T", str(sectors), "-h", "64", "-s", "32", "-H", str(boot.start // 512)]
         self._run("mformat", ["mformat", "-i", drive, *geometry, "-c", "16", "-N", "4b4e4756", "::"], path)
         self._run("mcopy", ["mcopy", "-i", drive, *(str(contents / name) for name in files), "::"], path)
@@ -335,8 +335,8 @@ class Builder:
     def _run(self, step: str, arguments: list[str], path: str = "/usr/sbin:/usr/bin:/sbin:/bin") -> str:
         program = shutil.which(arguments[0], path=path)
         if program is None:
-            raise BuildError(f"{arguments[0]} is not on this host, but the guest image's build needs it")
-        # mtools would read the host's configuration and complain about sizes that are fine here.
+            raise BuildError(f"{arguments[0]} is missing on this host; building the guest image needs it")
+        # Without these, mtools reads the configuration of the host and rejects the size of the partition.
         environment = {"PATH": path, "MTOOLSRC": "/dev/null", "MTOOLS_SKIP_CHECK": "1", "LC_ALL": "C.UTF-8"}
         done = subprocess.run([program, *arguments[1:]], check=False, capture_output=True, text=True, env=environment)
         if done.returncode:
@@ -350,7 +350,7 @@ def _module_name(path: str) -> str:
 
 
 class _Unpacked(dict[str, bytes]):
-    """Kernel modules by name, uncompressed when first asked for."""
+    """Kernel modules by name, decompressed on first use."""
 
     def __init__(self, packed: dict[str, tuple[str, bytes]]) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""File formats the guest image is made of: cpio archive, partition table, ELF dependencies, qcow2.
+"""File formats of the guest image: cpio archive, partition table, ELF dependencies, qcow2.
 
-Written here because each is a page of code, while the tools that write them would be packages on the host.
+Implemented here to need no further packages on the host.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PARTITION_LINUX = 0x83
 
 @dataclass(frozen=True)
 class Entry:
-    """One member of a cpio archive; mode is the whole st_mode, type bits included."""
+    """A member of a cpio archive; mode includes the type bits."""
 
     name: str
     mode: int
@@ -33,7 +33,7 @@ class Entry:
 
 
 def cpio(entries: Iterable[Entry]) -> bytes:
-    """Return a cpio archive in the kernel's initramfs format ("newc"), all owned by root, without times."""
+    """Return a cpio archive in the format of an initramfs ("newc"), owned by root, without times."""
     out = bytearray()
     for number, entry in enumerate([*entries, Entry("TRAILER!!!", 0)], start=1):
         name = entry.name.encode() + b"\0"
@@ -57,12 +57,12 @@ class Partition:
 
 
 def boot_record(code: bytes, partitions: list[Partition], disk_id: int) -> bytes:
-    """Return sector 0: the boot loader's code, the disk's id and the partition table."""
+    """Return sector 0: boot code, disk id and partition table."""
     if len(code) > 440:
         raise ValueError(f"the boot code has {len(code)} bytes; sector 0 has room for 440")
     table = b""
     for partition in partitions:
-        # Cylinder/head/sector addresses are given as "beyond": every reader today uses the sector numbers.
+        # Cylinder/head/sector addresses are marked as out of range: readers use the sector numbers.
         beyond = b"\xfe\xff\xff"
         table += (
             struct.pack("<B", 0x80 if partition.bootable else 0)
@@ -75,7 +75,7 @@ def boot_record(code: bytes, partitions: list[Partition], disk_id: int) -> bytes
 
 
 def elf_needed(data: bytes) -> list[str]:
-    """Return the sonames that a 64-bit little-endian ELF file needs; [] for a static one or another file type."""
+    """Return the sonames that a 64-bit little-endian ELF file needs; [] for other files."""
     if data[:6] != b"\x7fELF\x02\x01":
         return []
     (program_offset,) = struct.unpack_from("<Q", data, 32)
@@ -86,7 +86,7 @@ def elf_needed(data: bytes) -> list[str]:
         return []
     tags = [struct.unpack_from("<qQ", data, offset) for offset in range(dynamic[2], dynamic[2] + dynamic[5], 16)]
     strings_address = next(value for tag, value in tags if tag == 5)
-    # The string table's place is given as an address in memory; the load segments say where in the file that is.
+    # The string table is given as an address in memory; the load segments map it to an offset in the file.
     strings = next(
         strings_address - address + offset
         for kind, _flags, offset, address, _physical, size in segments
@@ -103,7 +103,7 @@ def elf_needed(data: bytes) -> list[str]:
 
 
 def module_depends(data: bytes) -> list[str]:
-    """Return the kernel modules that a kernel module (uncompressed) says it depends on."""
+    """Return the dependencies of an uncompressed kernel module."""
     start = data.find(b"\0depends=")
     if start < 0:
         return []
@@ -112,12 +112,12 @@ def module_depends(data: bytes) -> list[str]:
 
 
 def data_clusters(raw: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
-    """Yield (cluster number, content) of a raw disk's clusters that are not all zero."""
+    """Yield (cluster number, content) of the clusters of a raw disk that are not all zero."""
     zero = b"\0" * QCOW2_CLUSTER
     position = 0
     while position < size:
         try:
-            # Holes of the sparse file are skipped without reading them.
+            # Skip holes of the sparse file.
             position = os.lseek(raw.fileno(), position, os.SEEK_DATA)
         except OSError:
             return
@@ -132,8 +132,8 @@ def data_clusters(raw: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
 def write_qcow2(raw_path: Path, out_path: Path) -> None:
     """Write a raw disk as qcow2 version 3: no backing file, no compression, clusters of zeroes left out.
 
-    Format: https://www.qemu.org/docs/master/interop/qcow2.html. Not compressed, because what is large in this image
-    (the kernel) is compressed already, and reading compressed clusters costs time at every boot.
+    Format: https://www.qemu.org/docs/master/interop/qcow2.html. Not compressed, because the kernel is compressed
+    already and reading compressed clusters takes time at every boot.
     """
     size = raw_path.stat().st_size
     if size % SECTOR:
@@ -143,7 +143,7 @@ def write_qcow2(raw_path: Path, out_path: Path) -> None:
     tables = -(-clusters // per_table)
     # Layout: header, refcount table, refcount block, level 1 table, level 2 tables, data.
     if tables * 8 > QCOW2_CLUSTER:
-        raise ValueError(f"{raw_path} is too large for this writer: {size} bytes")
+        raise ValueError(f"{raw_path} is too large for one level 1 table: {size} bytes")
     table_start = 4
     next_cluster = table_start + tables
     level2 = [[0] * per_table for _ in range(tables)]
@@ -154,7 +154,7 @@ def write_qcow2(raw_path: Path, out_path: Path) -> None:
             level2[number // per_table][number % per_table] = next_cluster * QCOW2_CLUSTER | QCOW2_COPIED
             next_cluster += 1
         if next_cluster > QCOW2_CLUSTER // 2:
-            raise ValueError(f"{raw_path} holds too much data for this writer: {next_cluster} clusters")
+            raise ValueError(f"{raw_path} has too much data for one refcount block: {next_cluster} clusters")
         level1 = [(table_start + index) * QCOW2_CLUSTER | QCOW2_COPIED for index in range(tables)]
         header = struct.pack(
             ">4sIQIIQIIQQIIQQQQII",
@@ -176,7 +176,7 @@ def write_qcow2(raw_path: Path, out_path: Path) -> None:
 
 
 def disk_format(path: Path) -> tuple[str, int]:
-    """Return (Glance's disk_format, the size in bytes that a guest sees) of an image file: qcow2 or raw."""
+    """Return the disk_format for Glance (qcow2 or raw) and the size in bytes that a guest sees."""
     with path.open("rb") as image:
         head = image.read(32)
     if head[:4] == QCOW2_MAGIC:

@@ -1,8 +1,8 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Debian packages as a source of files: found and downloaded with apt, read without installing them.
+"""Download Debian packages with apt and read files from them without installing them.
 
-Neither dpkg's lock nor its database is touched, so this can run while packages are being installed.
+Uses neither the lock nor the database of dpkg, so it can run while packages are being installed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 class PackageError(Exception):
-    """A package could not be found, downloaded or read; the message says which and what to do."""
+    """A package could not be found, downloaded or read; the message says what to do."""
 
 
 def _run(arguments: list[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -25,7 +25,7 @@ def _run(arguments: list[str], cwd: Path | None = None) -> subprocess.CompletedP
 
 
 def candidate_versions(shown: str) -> dict[str, str]:
-    """Return {package: version} from what ``apt-cache show --no-all-versions`` printed."""
+    """Return {package: version} from the output of ``apt-cache show --no-all-versions``."""
     versions = {}
     for paragraph in shown.split("\n\n"):
         fields = dict(re.findall(r"^(Package|Version): (.+)$", paragraph, re.M))
@@ -35,14 +35,14 @@ def candidate_versions(shown: str) -> dict[str, str]:
 
 
 class Apt:
-    """apt with the host's sources and keys; with package lists of its own where the host's do not do."""
+    """apt with the sources and keys of the host, and with private package lists after refresh()."""
 
     def __init__(self, work: Path) -> None:
         self.work = work
         self.options: list[str] = []
 
     def refresh(self) -> None:
-        """Fetch package lists into the work directory; the host's own stay as they are."""
+        """Fetch package lists into the work directory, leaving those of the host alone."""
         (self.work / "lists" / "partial").mkdir(parents=True, exist_ok=True)
         self.options = [
             "-o", f"Dir::State::Lists={self.work}/lists",
@@ -53,35 +53,34 @@ class Apt:
         if done.returncode:
             raise PackageError(
                 f"apt-get update failed, so the guest image's packages cannot be found: {done.stderr.strip()}. "
-                "Check the host's package sources and its way to them, or set guest_image_url."
+                "Check that the host can reach its package sources, or set guest_image_url."
             )
 
     def versions(self, packages: list[str]) -> dict[str, str]:
-        """Return the candidate versions; packages that apt does not know are left out."""
+        """Return the candidate versions of the packages that apt knows."""
         return candidate_versions(_run(["apt-cache", *self.options, "show", "--no-all-versions", *packages]).stdout)
 
     def dependency(self, package: str, prefix: str) -> str | None:
-        """Return the first package with this prefix that ``package`` depends on."""
+        """Return the first dependency of ``package`` with this prefix."""
         shown = _run(["apt-cache", *self.options, "show", "--no-all-versions", package]).stdout
         match = re.search(rf"^Depends: .*?\b({re.escape(prefix)}[a-z0-9.+-]+)", shown, re.M)
         return match.group(1) if match else None
 
     def download(self, packages: list[str], into: Path) -> str:
-        """Download packages; return apt's complaints, '' if there were none."""
+        """Download packages; return the errors of apt, '' if there were none."""
         into.mkdir(parents=True, exist_ok=True)
         done = _run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", *self.options, "download", *packages], into)
         return (done.stderr or done.stdout).strip() if done.returncode else ""
 
 
 def fetch(work: Path, names: list[str], kernel: str) -> tuple[dict[str, Path], dict[str, str]]:
-    """Download packages and the kernel image that the package ``kernel`` depends on now.
+    """Download packages and the kernel image that the package ``kernel`` depends on.
 
-    Returns ({package: .deb file}, {package: version}); the kernel image is under the name ``kernel`` in the first.
-    The host's package lists are used; if they are missing or name files that the mirror no longer has, private ones
-    are fetched once.
+    Return ({package: .deb file}, {package: version}); the first has the kernel image under the name ``kernel``.
+    Uses the package lists of the host; fetches private ones once if those are missing or outdated.
     """
     apt = Apt(work)
-    complaints = ""
+    errors = ""
     for attempt in ("the host's package lists", "fresh package lists"):
         if attempt.startswith("fresh"):
             apt.refresh()
@@ -89,27 +88,27 @@ def fetch(work: Path, names: list[str], kernel: str) -> tuple[dict[str, Path], d
         versions = apt.versions([*names, *([image] if image else [])])
         missing = sorted({*names} - {*versions}) + ([] if image else [kernel])
         if missing:
-            complaints = f"apt does not know {', '.join(missing)}"
+            errors = f"apt does not know {', '.join(missing)}"
             continue
         wanted = [f"{name}={version}" for name, version in versions.items()]
-        complaints = apt.download(wanted, work / "debs")
-        if not complaints:
+        errors = apt.download(wanted, work / "debs")
+        if not errors:
             debs = {}
             for path in (work / "debs").glob("*.deb"):
                 package = path.name.split("_", 1)[0]
                 debs[kernel if package == image else package] = path
             return debs, versions
     raise PackageError(
-        f"The guest image's packages could not be downloaded: {complaints}. Check the host's package sources "
+        f"The guest image's packages could not be downloaded: {errors}. Check the host's package sources "
         "(component main of the Debian release that it runs), or set guest_image_url to an image made elsewhere."
     )
 
 
 def extract(deb: Path, wanted: Callable[[str], bool]) -> dict[str, tuple[int, bytes]]:
-    """Return {path: (permission bits, content)} of a package's regular files that ``wanted`` accepts.
+    """Return {path: (mode, content)} of the regular files of a package that ``wanted`` accepts.
 
-    Paths are without a leading slash, with usr/ in front as merged-usr has it. A symbolic link stands for the file in
-    the same package that it points to, where that was accepted as well.
+    Paths have no leading slash and begin with usr/ as in a merged /usr. A symbolic link is replaced by the file that it
+    points to, if that file is in the package and accepted.
     """
     files: dict[str, tuple[int, bytes]] = {}
     links: dict[str, str] = {}
@@ -132,7 +131,7 @@ def extract(deb: Path, wanted: Callable[[str], bool]) -> dict[str, tuple[int, by
                         files[path] = (member.mode & 0o7777, content.read())
         except tarfile.TarError as error:
             damage = str(error)
-        # The archive ends before the pipe does; dpkg-deb must be able to finish.
+        # The archive ends before the pipe does: let dpkg-deb finish.
         unpack.stdout.read()
     if unpack.returncode or damage:
         raise PackageError(

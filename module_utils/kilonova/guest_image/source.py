@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""An image made elsewhere: taken from a URL or a file of the host, and accepted only with the right checksum."""
+"""Copy an image from a URL or a file, and accept it only with the right checksum."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BLOCK = 1024 * 1024
 
 
 class SourceError(Exception):
-    """The image could not be taken; the message says what is wrong and what to set."""
+    """The image could not be copied; the message says what to set."""
 
 
 def parse_checksum(checksum: str) -> tuple[str, str]:
@@ -29,9 +29,9 @@ def parse_checksum(checksum: str) -> tuple[str, str]:
 
 
 def copy_checked(source: IO[bytes], out: Path, checksum: str, name: str) -> int:
-    """Copy a stream into ``out`` and compare its digest; return the number of bytes.
+    """Copy a stream into ``out`` and compare the digest; return the number of bytes.
 
-    ``name`` is how messages call the source. The caller removes ``out`` when this raises.
+    ``name`` is the source in messages. The caller removes ``out`` when this raises.
     """
     algorithm, expected = parse_checksum(checksum)
     digest = hashlib.new(algorithm)

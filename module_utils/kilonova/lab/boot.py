@@ -1,17 +1,16 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""How a lab machine is booted: command line, network, supervisor.
+"""Command line, scripts and files with which a lab machine boots.
 
-Everything here turns values into text and argument lists; nothing here touches the computer, so that the kind of
-computer at hand (cgroup v1 or v2, systemd as PID 1 or not) does not limit what a test can look at.
+Returns texts and argument lists and does not access the computer, so that tests cover all kinds of computers (cgroup v1
+or v2, systemd as PID 1 or not).
 
-A reboot asked for inside a machine ends systemd-nspawn with status 133 (``--keep-unit``). Who started it then runs
-``prepare`` and ``boot`` again: a systemd service (RestartForceExitStatus=133) where systemd is PID 1, the loop of the
-``supervise`` script elsewhere. ``prepare`` makes the network namespace anew each time, because eth0 keeps its address
-in one that is used again, and ifup then fails.
+A reboot from inside a machine ends systemd-nspawn with status 133 (``--keep-unit``). ``prepare`` and ``boot`` are then
+run again by a systemd service (RestartForceExitStatus=133) where systemd is PID 1, or by the ``supervise`` script.
+``prepare`` creates a new network namespace each time: in a used one, eth0 still has its address, and ifup fails.
 
-Every machine has eth0, on the lab's bridge. The interfaces beside it, eth1 to eth9, are for other networks than the one
-that a machine is reached by: those of one name are on one wire in the whole lab, on which the computer has no address.
+A machine is reached over eth0, on the bridge of the lab. Interfaces eth1 to eth9 of the same name share a network in
+which the computer has no address.
 """
 
 from __future__ import annotations
@@ -31,24 +30,26 @@ MAIN_INTERFACE = "eth0"
 
 @dataclass(frozen=True)
 class Computer:
-    """What matters about the computer that holds the lab."""
+    """Properties of the computer that affect a boot."""
 
     cgroups: str  # v1 or v2
     systemd: bool  # systemd is PID 1
     kvm: bool  # a machine may use /dev/kvm
-    hierarchies: tuple[str, ...]  # cgroup directories in which systemd-nspawn works
+    hierarchies: tuple[str, ...]  # cgroup directories that systemd-nspawn uses
 
 
 @dataclass(frozen=True)
 class Interface:
-    """An interface of a machine beside eth0."""
+    """An interface of a machine in addition to eth0."""
 
     name: str
-    address: str = ""  # with prefix length; without one, the machine's configuration does not mention the interface
+    address: str = ""  # with prefix length; if empty, the interface is not configured
 
 
 @dataclass(frozen=True)
 class Machine:
+    """A lab machine."""
+
     lab_id: str
     name: str
     address: str
@@ -72,7 +73,7 @@ class Machine:
 
     @property
     def namespace(self) -> str:
-        """Name of the network namespace, and of the container."""
+        """Return the name of the network namespace and the container."""
         return f"kl{self.lab_id}-{self.name}"
 
     @property
@@ -80,24 +81,24 @@ class Machine:
         return bridge_name(self.lab_id)
 
     def link(self, interface: str = MAIN_INTERFACE) -> str:
-        """Outer end of an interface's veth pair; at most 15 characters, as the kernel wants."""
+        """Return the outer end of the veth pair of an interface, at most 15 characters."""
         return f"{bridge_name(self.lab_id, interface)}-{self.address.rsplit('.', 1)[1]}"
 
     def mac(self, interface: str = MAIN_INTERFACE) -> str:
-        """The same at every boot, so that neither leases nor neighbour tables go stale."""
+        """Return a MAC address that is the same at every boot, so that neighbour tables stay valid."""
         name = self.name if interface == MAIN_INTERFACE else f"{self.name}/{interface}"
         digest = hashlib.sha256(f"{self.lab_id}/{name}".encode()).hexdigest()
         return ":".join(["02", *(digest[i : i + 2] for i in range(0, 10, 2))])
 
 
 def machine_from_record(record: Mapping[str, Any]) -> Machine:
-    """The machine that was made, from its machine.json. TypeError where that lacks something."""
+    """Return the machine in a machine.json. Raises TypeError if the record is incomplete."""
     interfaces = tuple(Interface(**entry) for entry in record.get("interfaces", ()))
     return Machine(**{**record, "interfaces": interfaces})
 
 
 def bridge_name(lab_id: str, interface: str = MAIN_INTERFACE) -> str:
-    """The bridge that machines' interfaces of one name are joined to."""
+    """Return the bridge of the interfaces of this name."""
     return f"kl{lab_id}" + ("" if interface == MAIN_INTERFACE else interface.removeprefix("eth"))
 
 
@@ -106,7 +107,7 @@ def table_name(lab_id: str) -> str:
 
 
 def nspawn_environment(computer: Computer) -> dict[str, str]:
-    # The machine configures its own sysctl values (OVN's metadata agent among others), so /proc/sys is writable.
+    # /proc/sys is writable, because the machine sets sysctl values.
     environment = {"SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1"}
     if computer.cgroups == "v1":
         environment["SYSTEMD_NSPAWN_UNIFIED_HIERARCHY"] = "0"
@@ -115,8 +116,7 @@ def nspawn_environment(computer: Computer) -> dict[str, str]:
 
 def nspawn_command(machine: Machine, computer: Computer) -> list[str]:
     command = [
-        # systemd-nspawn joins the namespace before it starts, instead of with --network-namespace-path: that one would
-        # leave the computer's own /sys in the machine, with the computer's interfaces in it.
+        # Instead of --network-namespace-path, with which /sys in the machine shows the interfaces of the computer.
         "nsenter",
         f"--net=/run/netns/{machine.namespace}",
         "systemd-nspawn",
@@ -144,11 +144,11 @@ def nspawn_command(machine: Machine, computer: Computer) -> list[str]:
 
 
 def prepare_script(machine: Machine) -> str:
-    """Network namespace and veth pairs for one boot, and the wires of the interfaces beside eth0."""
+    """Return the script that creates the network namespace, veth pairs and bridges for a boot."""
     ns, mtu = shlex.quote(machine.namespace), machine.mtu
     lines = [
         "#!/bin/sh",
-        f"# Written by Kilonova's lab_machine module. The network of {machine.name}, made anew for each boot.",
+        f"# Written by Kilonova (lab_machine). Creates the network of {machine.name} before each boot.",
         "set -eu",
         "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
         f"ip netns delete {ns} 2>/dev/null || :",
@@ -158,8 +158,8 @@ def prepare_script(machine: Machine) -> str:
         link, bridge = machine.link(name), bridge_name(machine.lab_id, name)
         if name != MAIN_INTERFACE:
             lines += [
-                f"ip link add {bridge} mtu {mtu} type bridge 2>/dev/null || :  # or another machine's boot made it",
-                # The computer would answer there for all addresses that it has, which may be others' on that wire.
+                f"ip link add {bridge} mtu {mtu} type bridge 2>/dev/null || :  # another machine may have created it",
+                # The computer would answer ARP for all of its addresses there.
                 f"ip link set {bridge} arp off up",
             ]
         peer = f"name {name} address {machine.mac(name)} mtu {mtu} netns {ns}"
@@ -173,16 +173,15 @@ def prepare_script(machine: Machine) -> str:
 
 
 def boot_script(machine: Machine, computer: Computer) -> str:
-    """Becomes systemd-nspawn."""
+    """Return the script that executes systemd-nspawn."""
     lines = [
         "#!/bin/sh",
-        f"# Written by Kilonova's lab_machine module. Becomes the systemd-nspawn process of {machine.name}.",
+        f"# Written by Kilonova (lab_machine). Executes systemd-nspawn for {machine.name}.",
         "set -eu",
         "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
     ]
     if not computer.systemd:
-        # Without a service manager that does it, each machine gets a cgroup of its own: systemd-nspawn would otherwise
-        # put all machines into one /payload, where their systemds take each other's units for their own.
+        # Otherwise systemd-nspawn puts all machines into one cgroup /payload, where their systemds conflict.
         if computer.cgroups == "v2":
             lines.append(
                 "echo '+cpu +memory +io +pids' >/sys/fs/cgroup/cgroup.subtree_control 2>/dev/null || :  # if there"
@@ -200,9 +199,9 @@ def boot_script(machine: Machine, computer: Computer) -> str:
 
 
 def supervise_script(machine: Machine) -> str:
-    """Boots, and boots again as long as the machine asks for a reboot. Used where systemd is not PID 1."""
+    """Return the script that boots the machine again after a reboot, for computers without systemd as PID 1."""
     return f"""#!/bin/sh
-# Written by Kilonova's lab_machine module. Boots {machine.name}, and again when it asks for a reboot ({REBOOT_STATUS}).
+# Written by Kilonova (lab_machine). Boots {machine.name}, and again after a reboot ({REBOOT_STATUS}).
 cd /
 status={REBOOT_STATUS}
 while [ "$status" -eq {REBOOT_STATUS} ]; do
@@ -215,8 +214,8 @@ exit "$status"
 
 
 def unit_file(machine: Machine) -> str:
-    """The same loop as a systemd service, in the manner of systemd's own systemd-nspawn@.service."""
-    return f"""# Written by Kilonova's lab_machine module.
+    """Return the service that does the same, modelled on systemd-nspawn@.service."""
+    return f"""# Written by Kilonova (lab_machine).
 [Unit]
 Description=Kilonova lab machine {machine.name} (lab {machine.lab_id})
 StartLimitIntervalSec=0
@@ -239,7 +238,7 @@ StandardError=append:{machine.directory}/console.log
 
 
 def machine_files(machine: Machine, computer: Computer, machine_id: str, authorized_key: str) -> dict[str, str]:
-    """What a new machine's tree gets on top of the base image, by path relative to its root."""
+    """Return {path: content} of the files that a new machine has in addition to the base image."""
     files = {
         "etc/hostname": f"{machine.name}\n",
         "etc/machine-id": f"{machine_id}\n",
@@ -263,7 +262,7 @@ def machine_files(machine: Machine, computer: Computer, machine_id: str, authori
         ),
         "root/.ssh/authorized_keys": f"{authorized_key.strip()}\n",
     }
-    # A node of its own: the computer's, bound in, would take over the owner and mode that the machine gives it.
+    # Device nodes instead of bind mounts, through which the machine would change owner and mode on the computer.
     devices = ["c /dev/net/tun 0666 root root - 10:200"]
     if computer.kvm:
         devices.append("c /dev/kvm 0660 root kvm - 10:232")
@@ -272,7 +271,7 @@ def machine_files(machine: Machine, computer: Computer, machine_id: str, authori
 
 
 def ssh_options(lab_directory: PurePath | str, machine: str) -> dict[str, str]:
-    """How ssh reaches a machine: with the lab's key, and only if it shows the host key made for it."""
+    """Return the ssh options for a machine: the key of the lab, and strict host key checking."""
     return {
         "User": "root",
         "IdentityFile": f"{lab_directory}/ssh/id_ed25519",
@@ -284,12 +283,13 @@ def ssh_options(lab_directory: PurePath | str, machine: str) -> dict[str, str]:
 
 
 def ssh_config(lab_directory: PurePath | str, machine: Machine) -> str:
+    """Return the ssh_config of a machine."""
     options = {"HostName": machine.address, **ssh_options(lab_directory, machine.name)}
     return f"Host {machine.name}\n" + "".join(f"    {key} {value}\n" for key, value in options.items())
 
 
 def network_table(lab_id: str, subnet: str) -> str:
-    """nftables input that replaces the lab's table whether it exists or not. Everything of the lab's is in it."""
+    """Return nft input that creates or replaces the table of the lab."""
     table, bridge = table_name(lab_id), bridge_name(lab_id)
     return f"""table ip {table}
 delete table ip {table}

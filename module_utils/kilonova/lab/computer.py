@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the lab modules share: looking at and acting on the computer that holds the lab."""
+"""Inspect and change the computer of the lab: commands, files, processes, mounts, links, cgroups."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STATE = Path("/var/lib/kilonova/lab")
 CACHE = Path("/var/cache/kilonova/lab")
 NETNS = Path("/run/netns")
 CGROUPS = Path("/sys/fs/cgroup")
-# systemd's own signals for its PID 1, see systemd(1): start poweroff.target, start reboot.target.
+# Signals to PID 1 that start poweroff.target and reboot.target, see systemd(1).
 SIGNAL_POWEROFF = signal.SIGRTMIN + 4
 SIGNAL_REBOOT = signal.SIGRTMIN + 5
 TOOLS = {
@@ -43,7 +43,7 @@ KVM_CREATE_VM = 0xAE01
 
 
 class LabError(Exception):
-    """Something that stops the lab; its text is for the user."""
+    """An error whose text is for the user."""
 
 
 def run(
@@ -75,7 +75,7 @@ def require_root(uid: int | None = None) -> None:
 
 
 def missing_packages(which: Callable[[str], str | None] | None = None, keyring: Path = KEYRING) -> dict[str, str]:
-    """What is missing on this computer, each with the Debian package that has it."""
+    """Return {missing tool: Debian package}."""
     find = which or (lambda tool: shutil.which(tool, path=SEARCH_PATH))
     missing = {tool: package for tool, package in TOOLS.items() if not find(tool)}
     if not keyring.exists():
@@ -95,10 +95,10 @@ def missing_message(missing: dict[str, str]) -> str:
 
 
 def kvm_usable(device: Path = Path("/dev/kvm"), cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether guests can really run on /dev/kvm.
+    """Return whether guests run on /dev/kvm.
 
-    A hypervisor may offer the device to its own guests without hardware virtualisation behind it; a virtual machine can
-    be created there, but kernels do not boot in it. The processor's flags tell the two apart.
+    In a virtual machine the device may exist without hardware virtualisation: guests can be created, but do not boot.
+    The flags of the processor tell.
     """
     try:
         flags = cpuinfo.read_text(errors="replace")
@@ -144,7 +144,7 @@ def lab_directory(lab_id: str) -> Path:
 
 
 def write_file(path: Path, text: str, mode: int = 0o644) -> bool:
-    """Write a file whole or not at all; tells whether anything changed."""
+    """Replace a file atomically; return whether it changed."""
     if path.is_file() and path.read_text() == text and path.stat().st_mode & 0o7777 == mode:
         return False
     partial = path.with_name(f".{path.name}.partial")
@@ -158,7 +158,7 @@ def write_file(path: Path, text: str, mode: int = 0o644) -> bool:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock that the kernel gives back when its holder dies."""
+    """Hold a lock, which the kernel releases when the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -176,9 +176,9 @@ def read_json(path: Path) -> dict[str, Any]:
 # ------------------------------------------------------------------ processes
 @dataclass(frozen=True)
 class Processes:
-    """A machine's processes. Each is known by its root directory or its arguments: no recorded PID can mislead."""
+    """The processes of a machine, found by root directory or arguments, because recorded PIDs can be reused."""
 
-    leader: int | None  # the machine's PID 1, as the computer numbers it
+    leader: int | None  # PID 1 of the machine, as PID on the computer
     inside: tuple[int, ...]
     nspawn: tuple[int, ...]
     supervisors: tuple[int, ...]
@@ -192,7 +192,7 @@ class Processes:
         return bool(self.inside or self.outside)
 
     def whole(self, unit_active: bool) -> bool:
-        """Running, and in the hands of a supervisor that will boot it again."""
+        """Return whether the machine runs with a supervisor."""
         return bool(self.leader and self.nspawn and (self.supervisors or unit_active))
 
 
@@ -204,7 +204,7 @@ def _arguments(pid: str) -> list[str]:
 
 
 def _numbers(pid: str) -> list[int]:
-    """A process's PID in each PID namespace that it is in, outermost first."""
+    """Return the PIDs of a process in its PID namespaces, outermost first."""
     try:
         for line in Path("/proc", pid, "status").read_text().splitlines():
             if line.startswith("NSpid:"):
@@ -228,10 +228,10 @@ def processes(machine: Machine) -> Processes:
         if not pid.isdigit():
             continue
         try:
-            its_root = os.stat(f"/proc/{pid}/root")
+            found = os.stat(f"/proc/{pid}/root")
         except OSError:
             continue
-        if (its_root.st_dev, its_root.st_ino) == identity:
+        if (found.st_dev, found.st_ino) == identity:
             inside.append(int(pid))
             continue
         arguments = _arguments(pid)
@@ -244,7 +244,7 @@ def processes(machine: Machine) -> Processes:
 
 
 def start_time(pid: int) -> str:
-    """Tells two processes apart that had the same PID one after the other."""
+    """Return the start time of a process, which tells apart processes with a reused PID."""
     try:
         return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -270,7 +270,7 @@ def wait_for(condition: Callable[[], bool], timeout: float, interval: float = 0.
 
 # ------------------------------------------------------------------ mounts, links, namespaces, cgroups
 def mounts_below(*directories: str, mountinfo: str | None = None) -> list[str]:
-    """Mount points at or below the directories, deepest first."""
+    """Return mount points at or below the directories, deepest first."""
     text = Path("/proc/self/mountinfo").read_text() if mountinfo is None else mountinfo
     points = [line.split()[4].encode().decode("unicode_escape") for line in text.splitlines()]
     found = [p for p in points for d in directories if p == d or p.startswith(f"{d}/")]
@@ -282,13 +282,13 @@ def link_exists(name: str) -> bool:
 
 
 def machine_links(machine: Machine, network_devices: Path = Path("/sys/class/net")) -> list[str]:
-    """Outer ends of the machine's interfaces, those included that it had before its inventory was changed."""
+    """Return the outer ends of the interfaces of the machine, including those no longer in the inventory."""
     names = [machine.link(), *(machine.link(f"eth{number}") for number in range(1, 10))]
     return [name for name in names if (network_devices / name).exists()]
 
 
 def nspawn_traces(machine: Machine) -> list[Path]:
-    """What systemd-nspawn keeps about a machine outside of its tree; it stays when systemd-nspawn is killed."""
+    """Return directories that systemd-nspawn leaves when it is killed."""
     base = Path("/run/systemd/nspawn")
     return [base / kind / machine.namespace for kind in ("propagate", "unix-export")]
 
@@ -300,9 +300,9 @@ def cgroup_directories(machine: Machine) -> list[Path]:
 
 
 def remove_cgroup(directory: Path, timeout: float = 30) -> None:
-    """Remove a cgroup with all below it. Raises LabError when a process stays in it.
+    """Remove a cgroup with all below it. Raises LabError if a process stays in it.
 
-    A process that ends lets go of its root directory, by which it is found, before it leaves its cgroup.
+    An ending process leaves its cgroup after its root directory, so it may be in a cgroup but not in processes().
     """
 
     def removed() -> bool:

@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The lab's base image and its cache of downloaded packages, both in /var/cache/kilonova/lab."""
+"""Base image and package cache of the labs, both in /var/cache/kilonova/lab."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ KEPT_VERSIONS = 2
 
 @dataclass(frozen=True)
 class Recipe:
+    """The inputs of a base image."""
+
     suite: str
     packages: tuple[str, ...]
     mirror: str = ""
@@ -34,8 +36,8 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def command(self, output: str, temporary: str) -> list[str]:
-        # The two options are kept in the image: they make the lab faster, and change nothing else there. Without
-        # a mirror named, mmdebstrap writes its default sources: the suite, its updates and its security updates.
+        # Both options stay in the image, where they only make dpkg and apt faster. Without a mirror, the sources are
+        # the suite, its updates and its security updates.
         return [
             "env",
             f"TMPDIR={temporary}",
@@ -63,12 +65,12 @@ def is_fresh(image: Path, max_age_days: float, now: float | None = None) -> bool
 
 
 def ensure_image(recipe: Recipe, max_age_days: float, cache: Path = CACHE) -> tuple[Path, list[str]]:
-    """The base image, built when there is none yet or when it is too old. Returns it and what is worth a warning."""
+    """Build the base image if it is missing or too old; return it and warnings."""
     image = image_path(recipe, cache)
     with locked(cache / "images" / ".lock"):
         if is_fresh(image, max_age_days):
             return image, []
-        work = image.parent / "work"  # only the holder of the lock is here: what is left from a killed run can go
+        work = image.parent / "work"  # left by a killed run: the lock says that it is not in use
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         partial = work / image.name
@@ -77,13 +79,13 @@ def ensure_image(recipe: Recipe, max_age_days: float, cache: Path = CACHE) -> tu
             partial.replace(image)
         except LabError as error:
             if not image.exists():
-                raise LabError(f"Building the lab's base image failed. {error}") from None
+                raise LabError(f"Building the base image failed. {error}") from None
             days = (time.time() - image.stat().st_mtime) / DAY
-            return image, [f"The lab's base image is {days:.0f} days old and could not be built anew: {error}"]
+            return image, [f"The base image is {days:.0f} days old and could not be built again: {error}"]
         finally:
             shutil.rmtree(work, ignore_errors=True)
         for other in image.parent.glob("*.tar"):
-            # Another checkout may use another recipe; one that nobody built anew for two periods has no user.
+            # Other checkouts may use other recipes; an image not built for two periods is unused.
             if other != image and not is_fresh(other, 2 * max_age_days):
                 other.unlink()
         return image, []
@@ -91,7 +93,7 @@ def ensure_image(recipe: Recipe, max_age_days: float, cache: Path = CACHE) -> tu
 
 # ------------------------------------------------------------------ packages
 def is_complete_package(path: Path) -> bool:
-    """A .deb is an ar archive: its members' sizes must add up to the file's."""
+    """Return whether the sizes of the members of a .deb (an ar archive) add up to that of the file."""
     try:
         size = path.stat().st_size
         with open(path, "rb") as stream:
@@ -111,7 +113,7 @@ def is_complete_package(path: Path) -> bool:
 
 
 def share_file(source: Path, target: Path) -> None:
-    """Make target the same file as source; a copy where they are on different file systems."""
+    """Link target to source, or copy it where a link is not possible."""
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         os.link(source, partial)
@@ -120,7 +122,7 @@ def share_file(source: Path, target: Path) -> None:
             raise
         shutil.copy2(source, partial)
     partial.replace(target)
-    # Renaming a link over another link to the same file leaves both in place.
+    # Renaming a link over a link to the same file does nothing.
     partial.unlink(missing_ok=True)
 
 
@@ -134,7 +136,7 @@ def _differ(one: Path, other: Path) -> bool:
 
 
 def collect_packages(archives: Path, cache: Path = CACHE) -> int:
-    """Add what a machine's apt has downloaded to the shared cache. Returns the number of packages added."""
+    """Add the packages that a machine has downloaded to the cache; return their number."""
     store = cache / "packages"
     store.mkdir(parents=True, exist_ok=True)
     added = 0
@@ -149,7 +151,7 @@ def collect_packages(archives: Path, cache: Path = CACHE) -> int:
 
 
 def provide_packages(archives: Path, cache: Path = CACHE) -> int:
-    """Give a machine's apt what the shared cache has. apt uses a file there if its size is the one it expects."""
+    """Fill the apt cache of a machine from the shared one; return the number of packages. apt checks their sizes."""
     archives.mkdir(parents=True, exist_ok=True)
     given = 0
     for package in (cache / "packages").glob("*.deb"):
@@ -160,7 +162,7 @@ def provide_packages(archives: Path, cache: Path = CACHE) -> int:
 
 
 def superseded(store: Path, keep: int = KEPT_VERSIONS) -> list[Path]:
-    """All but the newest versions of each package; apt gives a file the time at which its archive published it."""
+    """Return all but the newest versions of each package, by the time of publication that apt sets."""
     groups: dict[str, list[Path]] = {}
     for package in store.glob("*.deb"):
         name = re.sub(r"_[^_]*_", "_", package.name, count=1)

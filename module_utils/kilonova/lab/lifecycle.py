@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""A lab machine's life: made, started, rebooted, stopped, removed, and what it leaves behind checked."""
+"""Create, start, reboot, stop and remove a lab machine, and find what is left of it."""
 
 from __future__ import annotations
 
@@ -77,26 +77,27 @@ def console_tail(machine: Machine, lines: int = CONSOLE_LINES) -> str:
     return f"The last lines of {path}:\n" + "\n".join(text.splitlines()[-lines:])
 
 
-# ------------------------------------------------------------------ making
+# ------------------------------------------------------------------ create
 def has_tree(machine: Machine) -> bool:
-    """The record is written last: a tree without one was left half made."""
+    """Return whether the tree is complete: the record is written last."""
     return record_path(machine).exists() and Path(machine.root).is_dir()
 
 
 def check_record(machine: Machine) -> None:
+    """Raise LabError if the machine was created with other addresses or interfaces."""
     record = read_json(record_path(machine))
     if record and record.get("address") != machine.address:
         raise LabError(
-            f"The lab machine {machine.name} was made with the address {record.get('address')}, the inventory now says "
-            f"{machine.address} (lab_subnet, or the order of the hosts in the group lab). Make the inventory say the "
-            "old address again, or remove the machine with playbooks/destroy.yml and create it anew."
+            f"The lab machine {machine.name} was created with the address {record.get('address')}, the inventory now "
+            f"says {machine.address} (lab_subnet, or the order of the hosts in the group lab). Restore the old address "
+            "in the inventory, or remove the machine with playbooks/destroy.yml and create it again."
         )
     had = [Interface(**entry) for entry in record.get("interfaces", [])]
     if record and had != list(machine.interfaces):
         raise LabError(
-            f"The lab machine {machine.name} was made with {describe_interfaces(had)} beside eth0, the inventory now "
-            f"says {describe_interfaces(machine.interfaces)} (lab_interfaces). Make the inventory say that again, or "
-            "remove the machine with playbooks/destroy.yml and create it anew."
+            f"The lab machine {machine.name} was created with {describe_interfaces(had)} beside eth0, the inventory "
+            f"now says {describe_interfaces(machine.interfaces)} (lab_interfaces). Restore that in the inventory, or "
+            "remove the machine with playbooks/destroy.yml and create it again."
         )
 
 
@@ -105,6 +106,7 @@ def describe_interfaces(interfaces: Iterable[Interface]) -> str:
 
 
 def make_tree(machine: Machine, computer: Computer, recipe: Recipe, max_age_days: float) -> list[str]:
+    """Create the files of a machine from the base image; return warnings."""
     image, warnings = ensure_image(recipe, max_age_days)
     directory = Path(machine.directory)
     remove_tree(machine)
@@ -133,7 +135,7 @@ def to_json(machine: Machine) -> str:
 
 
 def make_host_keys(machine: Machine, directory: Path) -> None:
-    """Keys of the machine's own: those in the base image would be the same in every machine."""
+    """Replace the host keys of the base image, which all machines would share."""
     for old in directory.glob("ssh_host_*"):
         old.unlink()
     known = ""
@@ -144,9 +146,9 @@ def make_host_keys(machine: Machine, directory: Path) -> None:
     write_file(Path(machine.directory) / "known_hosts", known, 0o600)
 
 
-# ------------------------------------------------------------------ running
+# ------------------------------------------------------------------ start and stop
 def start(machine: Machine, computer: Computer, nameservers: str, timeout: float) -> str:
-    """Boot a stopped machine. Returns systemd's own word on its state."""
+    """Boot a stopped machine; return the state that systemd reports."""
     directory = Path(machine.directory)
     if nameservers:
         resolv = Path(machine.root) / "etc/resolv.conf"
@@ -164,7 +166,7 @@ def start(machine: Machine, computer: Computer, nameservers: str, timeout: float
             run(["systemctl", "start", machine.unit], timeout=timeout)
         else:
             write_file(directory / SUPERVISE, supervise_script(machine))
-            # A session of its own and no open file of ours: it outlives this module, Ansible and the terminal.
+            # In a new session and without open files of this process, so that it survives Ansible and the terminal.
             subprocess.Popen(
                 ["/bin/sh", str(directory / SUPERVISE)],
                 stdin=subprocess.DEVNULL,
@@ -185,7 +187,7 @@ def _answers_ssh(machine: Machine, timeout: float = 0.5) -> bool:
 
 
 def wait_until_up(machine: Machine, timeout: float) -> str:
-    """Wait until the machine's systemd has finished booting, asked over ssh as Ansible will."""
+    """Wait until systemd reports over ssh that the boot is complete."""
     deadline = time.monotonic() + timeout
 
     def answers_or_ended() -> bool:
@@ -219,18 +221,18 @@ def wait_until_up(machine: Machine, timeout: float) -> str:
 
 
 def reboot(machine: Machine, timeout: float) -> str:
-    """Ask the machine's systemd for a reboot and wait until the next boot is done."""
+    """Reboot the machine and wait until it is up."""
     leader = processes(machine).leader
     assert leader is not None
     before = (leader, start_time(leader))
     close_connections(machine)
     send((leader,), SIGNAL_REBOOT)
 
-    def another() -> bool:
+    def rebooted() -> bool:
         now = processes(machine)
         return not now.outside or (now.leader is not None and (now.leader, start_time(now.leader)) != before)
 
-    if not wait_for(another, timeout):
+    if not wait_for(rebooted, timeout):
         raise LabError(
             f"The lab machine {machine.name} did not finish shutting down within {timeout:.0f} s. "
             f"{console_tail(machine)}"
@@ -239,14 +241,14 @@ def reboot(machine: Machine, timeout: float) -> str:
 
 
 def close_connections(machine: Machine) -> None:
-    """End Ansible's shared ssh connections to the machine: they would hang on, and the next task with them."""
+    """Close shared ssh connections to the machine, in which the next task would hang."""
     for path in (lab_directory(machine.lab_id) / "connections").glob(f"{machine.address}-*"):
         run(["ssh", "-F", "none", "-O", "exit", "-o", f"ControlPath={path}", machine.address], check=False)
         path.unlink(missing_ok=True)
 
 
 def shut_down(machine: Machine, timeout: float) -> bool:
-    """Let the machine's systemd power off. False if it had to be killed, which is what timeout 0 asks for."""
+    """Power the machine off; return False if it was killed (at once with timeout 0)."""
     close_connections(machine)
     now = processes(machine)
     orderly = False
@@ -260,12 +262,13 @@ def shut_down(machine: Machine, timeout: float) -> bool:
 
 
 def kill(machine: Machine) -> None:
+    """Kill all processes of the machine."""
     if unit_active(machine):
         run(["systemctl", "kill", "--signal=SIGKILL", machine.unit], check=False)
 
     def gone() -> bool:
         now = processes(machine)
-        # The supervisor first, or it would boot the machine again. With a PID 1, the kernel ends all inside.
+        # The supervisor first, which would boot the machine again. When PID 1 ends, the kernel ends all inside.
         send(now.outside, signal.SIGKILL)
         send((now.leader,) if now.leader else now.inside, signal.SIGKILL)
         return not now.any
@@ -290,11 +293,11 @@ def _name(pid: int) -> str:
 
 
 def clear_runtime(machine: Machine) -> None:
-    """Remove what a running machine has outside of its directory."""
+    """Remove namespaces, links, cgroups and mounts of a machine."""
     if (NETNS / machine.namespace).exists():
         run(["ip", "netns", "delete", machine.namespace])
     for link in machine_links(machine):
-        run(["ip", "link", "delete", link], check=False)  # it may go by itself, with the namespace
+        run(["ip", "link", "delete", link], check=False)  # it may vanish with the namespace
     for directory in cgroup_directories(machine):
         remove_cgroup(directory)
     for point in mounts_below(machine.directory, *map(str, nspawn_traces(machine))):
@@ -309,7 +312,7 @@ def clear_runtime(machine: Machine) -> None:
 
 # ------------------------------------------------------------------ leftovers
 def leftovers(machine: Machine, with_files: bool = False) -> list[str]:
-    """What there is of a machine on the computer apart from its files (or with them)."""
+    """Return what exists of a machine on the computer."""
     now = processes(machine)
     found = [f"process {pid} ({_name(pid)})" for pid in (*now.outside, *now.inside)]
     if unit_active(machine):
@@ -329,14 +332,14 @@ def remove_tree(machine: Machine) -> None:
     for name in ("root", "root.partial"):
         path = Path(machine.directory) / name
         if path.exists():
-            # systemd-nspawn's lock on the tree, which it never removes.
+            # The lock file of systemd-nspawn, which it never removes.
             identity = path.stat()
             Path(f"/run/systemd/nspawn/locks/inode-{identity.st_dev}:{identity.st_ino}").unlink(missing_ok=True)
             run(["rm", "-rf", "--one-file-system", str(path)])
 
 
 def remove(machine: Machine) -> int:
-    """Remove a machine and check that nothing of it is left. Returns the number of packages it leaves to the cache."""
+    """Remove a machine and check that nothing is left; return the number of packages added to the cache."""
     shut_down(machine, 0)
     clear_runtime(machine)
     packages = collect_packages(archives(machine)) if has_tree(machine) else 0
@@ -348,7 +351,7 @@ def remove(machine: Machine) -> int:
 
     if not wait_for(nothing_left, KILL_TIMEOUT):
         left = ", ".join(leftovers(machine, with_files=True))
-        raise LabError(f"The lab machine {machine.name} is removed, but this is left of it: {left}")
+        raise LabError(f"The lab machine {machine.name} was removed, but this is left: {left}")
     return packages
 
 

@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""A lab's network on the computer: bridge, address, NAT, forwarding, and the resolvers that machines use."""
+"""Network of a lab on the computer: bridge, address, NAT, forwarding, and resolvers."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from ansible.module_utils.kilonova.lab.computer import (
 
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 COMPUTER_RECORD = STATE / "computer.json"
-# A route at least this long is a network that this computer really uses; a shorter one through a gateway
-# (a default route, a private network's 10.0.0.0/8) merely covers the lab's subnet, which is more specific.
+# Shorter routes through a gateway (a default route, 10.0.0.0/8) do not conflict: the lab is more specific.
 SPECIFIC_PREFIX = 20
 
 
 def lab_subnet(text: str) -> ipaddress.IPv4Network:
+    """Return the subnet of the lab as a network. Raises LabError."""
     try:
         network = ipaddress.IPv4Network(text)
     except ValueError as error:
@@ -37,7 +37,7 @@ def lab_subnet(text: str) -> ipaddress.IPv4Network:
             f"lab_subnet is {text!r}, which is not an IPv4 network ({error}). Use a /24, as 10.208.7.0/24."
         ) from None
     if not 24 <= network.prefixlen <= 28:  # noqa: PLR2004
-        raise LabError(f"lab_subnet is {text}: a lab's subnet must be a /24 to /28. Use for example 10.208.7.0/24.")
+        raise LabError(f"lab_subnet is {text}: it must be a /24 to /28. Use for example 10.208.7.0/24.")
     return network
 
 
@@ -48,7 +48,7 @@ def gateway_of(subnet: str) -> str:
 def overlaps(
     subnet: ipaddress.IPv4Network, bridge: str, routes: Iterable[dict[str, Any]], labs: dict[str, str]
 ) -> list[str]:
-    """What uses addresses of the subnet already: routes as ``ip -json route`` gives them, and other labs' subnets."""
+    """Return what overlaps the subnet: routes (from ``ip -json route``) and other labs."""
     found = []
     for route in routes:
         destination = route.get("dst", "default")
@@ -67,6 +67,7 @@ def overlaps(
 
 
 def check_overlaps(subnet: ipaddress.IPv4Network, lab_id: str) -> None:
+    """Raise LabError if the subnet is in use."""
     routes = json.loads(run(["ip", "-json", "-4", "route", "show", "table", "all"]).stdout or "[]")
     labs = {}
     for record in STATE.glob("*/lab.json"):
@@ -76,13 +77,13 @@ def check_overlaps(subnet: ipaddress.IPv4Network, lab_id: str) -> None:
     found = overlaps(subnet, bridge_name(lab_id), routes, labs)
     if found:
         raise LabError(
-            f"The lab's subnet {subnet} overlaps {' and '.join(found)}. Choose a free /24 and set lab_subnet to it, "
-            "for example with -e lab_subnet=10.223.250.0/24 or in the inventory's group variables."
+            f"The subnet {subnet} of the lab overlaps {' and '.join(found)}. Choose a free /24 and set lab_subnet to "
+            "it, for example with -e lab_subnet=10.223.250.0/24 or in the inventory's group variables."
         )
 
 
 def uplink_mtu() -> int:
-    """MTU of the interface with the default route: packets that are too big for it would be lost behind the NAT."""
+    """Return the MTU of the interface with the default route; larger packets would be lost."""
     routes = json.loads(run(["ip", "-json", "-4", "route", "show", "default"]).stdout or "[]")
     for route in sorted(routes, key=lambda item: int(item.get("metric", 0))):
         path = Path("/sys/class/net", str(route.get("dev")), "mtu")
@@ -92,7 +93,7 @@ def uplink_mtu() -> int:
 
 
 def bridge_problems(lab_id: str, address: str, mtu: int) -> list[str]:
-    """What is not as wanted on the lab's bridge; empty if nothing."""
+    """Return how the bridge of the lab differs."""
     bridge = bridge_name(lab_id)
     if not link_exists(bridge):
         return [f"bridge {bridge}"]
@@ -109,6 +110,7 @@ def bridge_problems(lab_id: str, address: str, mtu: int) -> list[str]:
 
 
 def set_bridge(lab_id: str, address: str, mtu: int) -> None:
+    """Create or change the bridge of the lab."""
     bridge = bridge_name(lab_id)
     if not link_exists(bridge):
         run(["ip", "link", "add", bridge, "type", "bridge"])
@@ -118,7 +120,7 @@ def set_bridge(lab_id: str, address: str, mtu: int) -> None:
 
 
 def has_table(lab_id: str, rules: str | None = None) -> bool:
-    """Whether the lab's nftables table is there, with all of the wanted rules if they are given."""
+    """Return whether the nftables table of the lab exists, and has the rules if they are given."""
     done = run(["nft", "list", "table", "ip", table_name(lab_id)], check=False)
     if done.returncode != 0 or rules is None:
         return done.returncode == 0
@@ -132,7 +134,7 @@ def set_table(lab_id: str, subnet: str) -> None:
 
 
 def forward_drops(ruleset: list[dict[str, Any]], lab_id: str) -> list[str]:
-    """Other tables' chains that drop forwarded packets unless told otherwise; an accept in ours does not help there."""
+    """Return chains of other tables that drop forwarded packets by default, whatever our table accepts."""
     chains = [item["chain"] for item in ruleset if "chain" in item]
     return [
         f"{chain['family']} {chain['table']} {chain['name']}"
@@ -145,6 +147,7 @@ def forward_drops(ruleset: list[dict[str, Any]], lab_id: str) -> list[str]:
 
 
 def forward_warning(lab_id: str) -> str:
+    """Return a warning if other chains drop forwarded packets, or an empty string."""
     done = run(["nft", "-json", "list", "chains"], check=False)
     if done.returncode != 0:
         return ""
@@ -153,26 +156,27 @@ def forward_warning(lab_id: str) -> str:
         return ""
     bridge = bridge_name(lab_id)
     return (
-        f"This computer drops forwarded packets by default (nftables chain {', '.join(chains)}), the lab's included "
-        "unless a rule there lets them through. If machines cannot reach the package archive: "
-        # The + stands for the rest of a name: the wires of the interfaces beside eth0.
+        f"This computer drops forwarded packets by default (nftables chain {', '.join(chains)}), including those "
+        "of the lab unless a rule there accepts them. If machines cannot reach the package archive: "
+        # The + includes the bridges of the interfaces beside eth0.
         f"iptables -I FORWARD -i {bridge}+ -j ACCEPT; iptables -I FORWARD -o {bridge}+ -j ACCEPT"
     )
 
 
-# ------------------------------------------------------------------ what is the computer's, not one lab's
+# ------------------------------------------------------------------ settings that all labs share
 def remember_computer() -> None:
-    """Record what the first lab finds, for the last one to put back."""
+    """Record settings before the first lab, which are restored after the last one."""
     if not COMPUTER_RECORD.exists():
         found = {"ip_forward": IP_FORWARD.read_text().strip(), "netns_mount": str(bool(mounts_below(str(NETNS))))}
         write_file(COMPUTER_RECORD, json.dumps(found) + "\n")
 
 
 def restore_computer() -> None:
+    """Restore the recorded settings."""
     found = read_json(COMPUTER_RECORD)
     if found.get("ip_forward") == "0":
         IP_FORWARD.write_text("0\n")
-    # ip netns makes its directory a mount point, and leaves it one. Others' namespaces in it keep it in use.
+    # ip netns leaves its directory as a mount point, which other namespaces may use.
     if found.get("netns_mount") == "False" and NETNS.is_dir() and not any(NETNS.iterdir()):
         for point in mounts_below(str(NETNS)):
             run(["umount", point])
@@ -182,7 +186,7 @@ def restore_computer() -> None:
 
 # ------------------------------------------------------------------ resolvers
 def usable_nameservers(resolv_conf: str) -> list[str]:
-    """The resolvers in a resolv.conf that a machine with an address of its own can reach."""
+    """Return the resolvers in a resolv.conf that are not loopback addresses."""
     found = []
     for line in resolv_conf.splitlines():
         words = line.split()
@@ -200,7 +204,7 @@ def resolver_text(
     nameservers: list[str],
     files: tuple[Path, ...] = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf")),
 ) -> str:
-    """resolv.conf for a machine. The second file has the real resolvers where the first names systemd's own stub."""
+    """Return resolv.conf for a machine. The second file has the resolvers behind the stub of systemd-resolved."""
     if nameservers:
         return "".join(f"nameserver {address}\n" for address in nameservers)
     for path in files:
@@ -210,6 +214,6 @@ def resolver_text(
             kept = [line for line in text.splitlines() if line.split()[:1] in (["search"], ["domain"])]
             return "\n".join([*kept, *(f"nameserver {address}" for address in found)]) + "\n"
     raise LabError(
-        f"None of {', '.join(map(str, files))} names a resolver that a lab machine can reach (127.0.0.0/8 is the "
-        "machine itself there). Set lab_nameservers to a list of resolver addresses."
+        f"None of {', '.join(map(str, files))} names a resolver that a lab machine can reach (127.0.0.0/8 would be "
+        "the machine itself). Set lab_nameservers to a list of resolver addresses."
     )

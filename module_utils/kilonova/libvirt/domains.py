@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the modules that talk to libvirt share: the connection, domain XML as data, log files of QEMU and consoles."""
+"""Connect to libvirt, parse domain XML, read logs of QEMU and consoles."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 QEMU_LOGS = Path("/var/log/libvirt/qemu")
 TAIL_BYTES = 256 * 1024
-# Divisors to KiB of the units that libvirt writes in <memory unit=...>.
+# Size in KiB of the units in <memory unit=...>.
 KIB = {"b": 1 / 1024, "bytes": 1 / 1024, "KB": 1000 / 1024, "KiB": 1, "k": 1, "MiB": 1024, "M": 1024, "GiB": 1024**2}
 # https://libvirt.org/html/libvirt-libvirt-domain.html#virDomainState
 STATES = ("no state", "running", "blocked", "paused", "shutting down", "shut off", "crashed", "suspended by the guest")
@@ -38,7 +38,7 @@ class Disk:
 
 @dataclass
 class Nic:
-    """A network interface of a domain; bridge and port_id only where its XML has them."""
+    """A network interface of a domain; bridge and port_id if the XML has them."""
 
     mac: str
     target: str
@@ -49,7 +49,7 @@ class Nic:
 
 @dataclass
 class Domain:
-    """The parts of a domain's XML that are compared with Nova and Neutron."""
+    """The parts of a domain that are compared with Nova and Neutron."""
 
     name: str
     uuid: str
@@ -59,7 +59,7 @@ class Domain:
     disks: list[Disk] = field(default_factory=list)
     nics: list[Nic] = field(default_factory=list)
     console_log: str = ""
-    # Fixed addresses by Neutron port, as Nova wrote them into the domain's metadata.
+    # Fixed addresses by Neutron port, from the metadata that Nova writes.
     addresses: dict[str, list[str]] = field(default_factory=dict)
 
 
@@ -69,11 +69,11 @@ def _attribute(element: ET.Element, path: str, name: str) -> str:
 
 
 def parse_domain(xml: str) -> Domain:
-    """Return a domain's XML as data. Raises ValueError naming what is missing."""
+    """Parse the XML of a domain. Raises ValueError."""
     root = ET.fromstring(xml)
     memory, vcpu = root.find("memory"), root.find("vcpu")
     if root.tag != "domain" or memory is None or vcpu is None:
-        raise ValueError("this is no libvirt domain: it has no memory or vcpu element")
+        raise ValueError("no libvirt domain: memory or vcpu is missing")
     kib = int(memory.text or 0) * KIB[memory.get("unit", "KiB")]
     domain = Domain(
         name=root.findtext("name", ""),
@@ -104,7 +104,7 @@ def parse_domain(xml: str) -> Domain:
             )
         )
     for device in [*root.findall("devices/serial"), *root.findall("devices/console")]:
-        # QEMU writes the file itself, or virtlogd keeps a log beside a pty or a socket.
+        # QEMU writes the file, or virtlogd logs a pty or socket.
         own = _attribute(device, "source", "path") if device.get("type") == "file" else ""
         domain.console_log = domain.console_log or _attribute(device, "log", "file") or own
     for port in root.iter(f"{NOVA}port"):
@@ -113,7 +113,7 @@ def parse_domain(xml: str) -> Domain:
 
 
 def tail(path: str | Path, lines: int) -> str:
-    """Return the last lines of a text file, or why it cannot be read. Never raises."""
+    """Return the last lines of a text file, or why it cannot be read."""
     try:
         return "\n".join(read_end(Path(path)).splitlines()[-lines:])
     except OSError as error:
@@ -121,7 +121,7 @@ def tail(path: str | Path, lines: int) -> str:
 
 
 def read_end(path: Path) -> str:
-    """Return the end of a text file, at most 256 KiB; carriage returns and other control characters left out."""
+    """Return at most the last 256 KiB of a text file, without control characters."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - TAIL_BYTES))
@@ -130,7 +130,7 @@ def read_end(path: Path) -> str:
 
 
 def console_text(path: str) -> str:
-    """Return what a guest printed, the rotated part before the present one. '' if it cannot be read."""
+    """Return the console log of a guest with its rotated part, '' if it cannot be read."""
     text = ""
     for part in (Path(f"{path}.0"), Path(path)):
         try:
@@ -141,18 +141,18 @@ def console_text(path: str) -> str:
 
 
 def qemu_log(name: str, lines: int = 20) -> str:
-    """Return the last lines of a domain's QEMU log, labelled."""
+    """Return the last lines of the QEMU log of a domain, labelled."""
     path = QEMU_LOGS / f"{name}.log"
     return f"--- {path}\n{tail(path, lines)}"
 
 
 def connect(module: AnsibleModule, uri: str) -> tuple[Any, libvirt.virConnect]:
-    """Return (the libvirt module, a connection), or fail with libvirt's message and last log lines."""
+    """Return (the libvirt module, a connection), or fail with the error and last log lines of libvirt."""
     try:
         import libvirt
     except ImportError:
         module.fail_json(msg=missing_required_lib("libvirt-python"), exception=traceback.format_exc())
-    # Errors come as exceptions; without this they are printed as well, into the module's result.
+    # Otherwise libvirt also prints errors, into the result of the module.
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
     libvirt.virEventRegisterDefaultImpl()
     try:
@@ -164,4 +164,4 @@ def connect(module: AnsibleModule, uri: str) -> tuple[Any, libvirt.virConnect]:
             msg=f"libvirt does not answer at {uri}: {error}. Check that libvirtd.socket is active and that this host "
             f"is a hypervisor of the cloud (group compute).\n{unit_log('libvirtd')}"
         )
-        raise  # fail_json has ended the module; type checkers do not know
+        raise  # not reached; for type checkers

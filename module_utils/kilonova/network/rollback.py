@@ -1,16 +1,13 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Change the network of a host so that the host undoes the change by itself unless somebody confirms it.
+"""Change the network of a host so that the host undoes the change by itself unless it is confirmed.
 
-The state is a directory on the host. C(armed) exists from before the first change until the change is confirmed or
-undone; the saved files beside it are the last configuration that somebody reached the host with. The change and the way
-back are scripts in that
-directory: systemd runs them, not the ssh session that asked for them, and they do without Python and without the
-  network.
+The state is a directory on the host. The file ``armed`` exists from before the first change until the change is
+confirmed or undone; the saved files are the last configuration over which the host was reached. Change and rollback are
+shell scripts there, run by systemd: they need neither the ssh session nor Python nor the network.
 
-Three things can start the way back: a transient timer (systemd-run --on-active), the failed change itself, and a unit
-ordered before networking.service at the next boot, because a transient timer does not survive a reboot.
-See systemd-run(1), systemd.timer(5) (AccuracySec is a minute unless told otherwise).
+The rollback is started by a transient timer (systemd-run --on-active), by a failed change, or at the next boot by a
+unit ordered before networking.service, because a transient timer does not survive a reboot. See systemd-run(1).
 """
 
 from __future__ import annotations
@@ -30,7 +27,7 @@ BOOT_UNIT = "kilonova-bridge-rollback-boot.service"
 SYSTEM_UNITS = "/etc/systemd/system"
 TIMER = "kilonova-bridge-rollback"
 APPLY = "kilonova-bridge-apply"
-# The result of the module that starts the change must be on its way before the network goes down.
+# The module must have returned its result before the network goes down.
 APPLY_DELAY = 1
 
 # run(command) -> (rc, stdout, stderr)
@@ -43,7 +40,7 @@ class RollbackError(Exception):
 
 @dataclass
 class Change:
-    """What the two scripts need to know."""
+    """The input of both scripts."""
 
     token: str
     seconds: int
@@ -56,12 +53,12 @@ class Change:
 
 
 def quoted(words: list[str]) -> str:
-    """Words for a shell script."""
+    """Return words quoted for a shell script."""
     return " ".join(shlex.quote(word) for word in words)
 
 
 def install_lines(names: dict[str, str | None]) -> str:
-    """Shell lines that put saved or new files in place: {path: file in the directory, or None to remove it}."""
+    """Return shell lines that install files: {path: file in the directory, or None to remove it}."""
     lines = []
     for path, name in names.items():
         target = shlex.quote(path)
@@ -73,14 +70,14 @@ def install_lines(names: dict[str, str | None]) -> str:
 
 
 def apply_script(change: Change, names: dict[str, str | None], directory: str = DIRECTORY) -> str:
-    """The change: old interfaces down, new files, new interfaces up; undone at once where ifup fails."""
+    """Return the script of the change: old interfaces down, new files, new interfaces up. A failed ifup undoes it."""
     return f"""#!/bin/sh
 # Written by Kilonova (role bridge): changes the network. See rollback beside it.
 cd {shlex.quote(directory)} || exit 1
 [ -e armed ] || exit 0
 echo "taking down: {quoted(change.down)}"
 for interface in {quoted(change.down)}; do
-    # A hotplugged interface belongs to a unit of its own.
+    # A hotplugged interface belongs to the unit ifup@.
     systemctl --quiet is-active "ifup@$interface.service" && systemctl stop "ifup@$interface.service"
     ifdown --force "$interface"
 done
@@ -99,7 +96,7 @@ date +%s >applied.new && mv applied.new applied
 
 
 def rollback_script(change: Change, names: dict[str, str | None], directory: str = DIRECTORY) -> str:
-    """The way back: the saved files, and, unless the host is just booting, the interfaces as they were."""
+    """Return the script of the rollback: saved files and, unless the host is booting, the former interfaces."""
     up = list(reversed(change.up))
     removed = "\n".join(f"    ip link delete dev {shlex.quote(link)} 2>/dev/null" for link in change.remove_links)
     unit = f"{SYSTEM_UNITS}/{BOOT_UNIT}"
@@ -130,7 +127,7 @@ sync -f .
 
 
 def boot_unit(directory: str = DIRECTORY) -> str:
-    """The unit that undoes an unconfirmed change when the host reboots before its time is up."""
+    """Return the unit that undoes an unconfirmed change at the next boot."""
     return f"""# Written by Kilonova (role bridge); removed when the change of the network is confirmed or undone.
 [Unit]
 Description=Return to the network configuration before an unconfirmed change
@@ -147,7 +144,7 @@ ExecStart=/bin/sh {directory}/rollback boot
 
 
 def write(path: str, text: str, mode: int = 0o600) -> None:
-    """Write a file so that it survives a power failure from here on."""
+    """Write a file so that it survives a power failure."""
     temporary = f"{path}.kilonova"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -159,7 +156,7 @@ def write(path: str, text: str, mode: int = 0o600) -> None:
 
 
 def read(path: str) -> str | None:
-    """A file's text, None where there is none."""
+    """Return a file's text, None where there is no such file."""
     try:
         with open(path, encoding="utf-8") as file:
             return file.read()
@@ -169,7 +166,7 @@ def read(path: str) -> str | None:
 
 @contextlib.contextmanager
 def locked(directory: str, timeout: float = 90) -> Iterator[None]:
-    """Hold the lock that the way back holds while it runs."""
+    """Hold the lock that a running rollback holds."""
     with open(f"{directory}/lock", "w", encoding="utf-8") as file:
         deadline = time.monotonic() + timeout
         while True:
@@ -179,16 +176,15 @@ def locked(directory: str, timeout: float = 90) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise RollbackError(
-                        f"the way back of an earlier change ({directory}/rollback) has been running for over "
-                        f"{timeout:.0f} s; "
-                        f"see: journalctl -u '{TIMER}-*'"
+                        f"The rollback of an earlier change ({directory}/rollback) has been running for over "
+                        f"{timeout:.0f} s; see: journalctl -u '{TIMER}-*'"
                     ) from None
                 time.sleep(0.2)
         yield
 
 
 def status(directory: str = DIRECTORY) -> dict[str, Any]:
-    """Where a change stands: armed, applied, undone (how: timer, boot, or nothing), and its token."""
+    """Return the state of the last change: armed, applied, undone (timer, boot, or empty), and its token."""
     change = json.loads(read(f"{directory}/change.json") or "{}")
     undone = (read(f"{directory}/undone") or "").split()
     return {
@@ -200,7 +196,7 @@ def status(directory: str = DIRECTORY) -> dict[str, Any]:
 
 
 def save(change: Change, directory: str = DIRECTORY) -> None:
-    """Save what is, write what shall be, and arm. The saved files of an armed earlier change are the last good ones."""
+    """Save the present files, write the new ones, and arm. Files saved by an armed earlier change are kept."""
     for sub in ("", "/saved", "/new"):
         os.makedirs(f"{directory}{sub}", mode=0o700, exist_ok=True)
     old: dict[str, Any] = (
@@ -237,7 +233,7 @@ def save(change: Change, directory: str = DIRECTORY) -> None:
 
 
 def disarm(directory: str = DIRECTORY) -> None:
-    """The change stays. The caller holds the lock."""
+    """Make the change permanent. The caller holds the lock."""
     for path in (
         f"{directory}/armed",
         f"{SYSTEM_UNITS}/networking.service.wants/{BOOT_UNIT}",
@@ -252,15 +248,14 @@ def disarm(directory: str = DIRECTORY) -> None:
 
 
 def stop_units(run: Runner) -> None:
-    """Stop the timers of an earlier change; the way back itself, once it runs, is left to finish."""
+    """Stop the timers of an earlier change; a rollback that already runs is left to finish."""
     run(["systemctl", "stop", f"{TIMER}-*.timer", f"{APPLY}-*.timer"])
 
 
 def transient(unit: str, service: str, seconds: int, script: str) -> list[str]:
-    """
-    The command that has systemd run a script in some seconds.
+    """Return the command that makes systemd run a script in some seconds.
 
-    RemainAfterExit keeps the unit, and with it the DHCP client that ifup left running in it.
+    RemainAfterExit keeps the unit and the DHCP client that ifup started in it.
     """
     return [
         "systemd-run", "--quiet", f"--on-active={seconds}", f"--unit={unit}", "--timer-property=AccuracySec=100ms",
@@ -270,7 +265,7 @@ def transient(unit: str, service: str, seconds: int, script: str) -> list[str]:
 
 
 def start(change: Change, run: Runner, directory: str = DIRECTORY) -> None:
-    """Arm the timer of the way back, then have the change begin a moment from now."""
+    """Start the timer of the rollback, then that of the change."""
     unit = f"{TIMER}-{change.token}"
     code, _, error = run(
         transient(unit, "return to the old network configuration", change.seconds, f"{directory}/rollback timer")

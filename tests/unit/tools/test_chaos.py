@@ -22,10 +22,10 @@ LISTING = """\
 
 playbook: site.yml
 
-  play #1 (lab): Create and start the lab's machines\tTAGS: []
+  play #1 (lab): Create lab machines\tTAGS: []
     tasks:
       lab : Validating arguments against arg spec 'main' - A machine\tTAGS: [always]
-      lab : Bring the machine to the wanted state (it takes a minute)\tTAGS: []
+      lab : Set the state of the machine (it takes a minute)\tTAGS: []
 
   play #2 (controller): Deploy\tTAGS: []
     tasks:
@@ -93,8 +93,8 @@ def test_kills_up_to_a_task() -> None:
 def test_watch_knows_the_task_by_order_and_name() -> None:
     watch = chaos.Watch(TASKS)
     lines = (
-        "PLAY [Create and start the lab's machines] ****",
-        "TASK [lab : Bring the machine to the wanted state (it takes a minute)] *****",
+        "PLAY [Create lab machines] ****",
+        "TASK [lab : Set the state of the machine (it takes a minute)] *****",
         "changed: [nova1] => (item=x)",
         "PLAY [Deploy] *****",
         "TASK [service : Configure MariaDB] *****",

@@ -142,7 +142,7 @@ def test_inside_processes_are_found_by_their_root_directory(machine: Machine):
 def test_states_without_processes(machine: Machine):
     assert lab_machine.state_of(machine) == "absent"
     Path(machine.root + ".partial").mkdir()
-    assert lab_machine.state_of(machine) == "half made"
+    assert lab_machine.state_of(machine) == "incomplete"
     made(machine)
     assert lab_machine.state_of(machine) == "stopped"
 
@@ -169,7 +169,7 @@ def test_changed_address_is_refused(machine: Machine):
 def test_changed_interfaces_are_refused(machine: Machine):
     made(replace(machine, interfaces=(Interface("eth1"), Interface("eth2", "198.18.1.10/24"))))
     with pytest.raises(
-        computer.LabError, match=r"made with eth1, eth2 198\.18\.1\.10/24 .* says no interface .*lab_inter"
+        computer.LabError, match=r"created with eth1, eth2 198\.18\.1\.10/24 .* says no interface .*lab_inter"
     ):
         lifecycle.check_record(machine)
 

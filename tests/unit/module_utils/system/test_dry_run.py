@@ -11,7 +11,6 @@ from typing import Any
 
 import keystone_bootstrap
 import keystone_catalog
-import libvirt_probe
 import mariadb_databases
 import nova_cells
 import openstack_schemas
@@ -174,12 +173,3 @@ def test_the_administrators_account(
     result = run(keystone_bootstrap, capsys, auth_url=f"http://127.0.0.1:{closed_port}/v3", password="p")
     assert result["changed"] is not installed
     assert ("not_looked_at" in result) is installed
-
-
-def test_a_hypervisor_without_libvirt_would_be_probed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with monkeypatch.context() as patched:
-        patched.setattr(libvirt_probe, "find_spec", lambda name: None)
-        result = run(libvirt_probe, capsys)
-    assert (result["changed"], result["probed"]) == (False, True)
