@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Dry runs over what is not there yet, and over what is there and does not answer."""
+"""Dry runs with services that are not deployed yet, and with deployed ones that do not answer."""
 
 from __future__ import annotations
 
