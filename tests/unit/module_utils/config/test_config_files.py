@@ -50,7 +50,7 @@ def test_files_and_directories_are_installed_once(tmp_path: Path, capsys: pytest
     assert (again["changed"], again["changed_files"]) == (False, [])
 
 
-def test_a_wrong_mode_alone_is_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_mode_is_fixed_without_writing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "x"
     path.write_text("x\n")
     path.chmod(0o666)

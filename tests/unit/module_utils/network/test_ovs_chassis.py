@@ -30,14 +30,14 @@ JOINED = {
     '[["uuid","2c16815a-117e-4d8a-9ba1-979d3b9ae9ab"],"br-int"],'
     '[["uuid","5f4591be-03fe-4f9c-8bc3-123893831cbc"],"ovs-br0"]],"headings":["_uuid","name"]}',
 }
-# The same of a new database.
+# The output for a new database.
 EMPTY = {
     "Open_vSwitch": '{"data":[[["map",[]]]],"headings":["external_ids"]}',
     "Manager": '{"data":[],"headings":["target"]}',
     "Bridge": '{"data":[],"headings":["name","datapath_type","ports"]}',
     "Port": '{"data":[],"headings":["_uuid","name"]}',
 }
-# A bridge without other ports than its own, of the default datapath type, beside one with a port and two managers.
+# A bridge of the default datapath type with no port but its own, a bridge with a port, and two managers.
 TWO_BRIDGES = {
     "Open_vSwitch": r'{"data":[[["map",[["a","x:\"y, {z}= $"]]]]],"headings":["external_ids"]}',
     "Manager": '{"data":[["ptcp:6640:127.0.0.1"],["ptcp:6641:127.0.0.1"]],"headings":["target"]}',
@@ -75,7 +75,7 @@ class Fake:
             (self.directory / name).write_text(text)
 
     def call(self) -> list[str]:
-        """The words of the last call that was to change something."""
+        """Return the words of the last call that changes something."""
         path = self.directory / "call"
         return path.read_text().splitlines() if path.exists() else []
 
@@ -145,7 +145,7 @@ def test_a_value_that_looks_like_notation_stays_text() -> None:
         ({"external_ids": {"never-set": ""}}, []),
         ({"managers": ["ptcp:6640:127.0.0.1"]}, []),
         ({"managers": ["ptcp:6640"]}, [["set-manager", "ptcp:6640"]]),
-        # set-manager wants at least one.
+        # set-manager needs at least one.
         ({"managers": []}, [["del-manager"]]),
         ({"bridges": [{"name": "br-int", "datapath_type": "netdev", "ports": []}]}, []),
         (
@@ -157,7 +157,7 @@ def test_a_value_that_looks_like_notation_stays_text() -> None:
             {"bridges": [{"name": "br-int", "datapath_type": "netdev", "ports": ["br-int", "ovs-br0"]}]},
             [["--if-exists", "del-port", "ovs-br0"], ["add-port", "br-int", "ovs-br0"]],
         ),
-        # Others' ports are taken out of a bridge that is ours alone, its own port never.
+        # exclusive removes ports that are not listed, except the port of the bridge itself.
         (
             {"bridges": [{"name": "br-provider", "datapath_type": "netdev", "ports": ["eth2"], "exclusive": True}]},
             [

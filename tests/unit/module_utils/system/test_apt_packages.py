@@ -58,7 +58,7 @@ def test_names(name: str, there: bool) -> None:
     assert apt_packages.parse_query(QUERY).has(name) is there
 
 
-def test_dpkg_s_journal(root: str) -> None:
+def test_dpkg_journal(root: str) -> None:
     updates = Path(root, apt_packages.DPKG_JOURNAL)
     (updates / "tmp.i").touch()
     assert not apt_packages.journal_left(root)
@@ -75,7 +75,7 @@ def test_age_of_the_package_lists(root: str) -> None:
     assert apt_packages.lists_age(1000.0, root) == 60.0
 
 
-def test_lock_of_dpkg_is_waited_for(root: str) -> None:
+def test_wait_for_the_dpkg_lock(root: str) -> None:
     """Another process holds the lock: a POSIX lock does not block its own process."""
     path = Path(root, apt_packages.DPKG_LOCK)
     path.touch()
@@ -105,6 +105,6 @@ def test_simulation() -> None:
     assert apt_packages.parse_simulation(text) == {"libssl3t64": "3.5.4-1", "nova-api": "2:31.0.0-6"}
 
 
-def test_diff_names_what_differs_only() -> None:
+def test_diff_shows_changes_only() -> None:
     diff = apt_packages.diff_of({"a": "1", "b": "1"}, {"a": "1", "b": "2", "c": "3"})
     assert (diff["before"], diff["after"]) == ("b 1\n", "b 2\nc 3\n")

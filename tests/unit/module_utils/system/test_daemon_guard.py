@@ -77,7 +77,7 @@ def test_guard_after_a_kill_at_every_step(root: str, before: str | None, monkeyp
     assert renames == (3 if before else 1)
 
 
-def test_guard_left_over_is_told_from_the_host_s_own(root: str) -> None:
+def test_the_policy_file_of_the_host_is_not_the_guard(root: str) -> None:
     Path(root, daemon_guard.GUARD).write_text(OTHER)
     assert not daemon_guard.guard_is_ours(root)
     assert not daemon_guard.lower_guard(root)

@@ -19,7 +19,7 @@ from ansible.module_utils.testing import patch_module_args
 from tests.unit.module_utils.system.sample_units import STARTED, stamp, unit
 
 FAKE_SYSTEMCTL = """#!/bin/sh
-# Answers show from a file, and records every other call. Services that are asked for by themselves are active.
+# Prints a file for show, and records every other call. Services that are shown alone are active.
 if [ "$1 $2" = "show --property=Id,ActiveState" ]; then echo ActiveState=active
 elif [ "$1" = show ]; then cat "$FAKE/show"; else echo "$*" >> "$FAKE/calls"; cp "$FAKE/after" "$FAKE/show"; fi
 """
@@ -58,7 +58,7 @@ def run(capsys: pytest.CaptureFixture[str], **arguments: Any) -> dict[str, Any]:
     return dict(json.loads(capsys.readouterr().out))
 
 
-def test_what_runs_is_restarted_and_what_does_not_is_started(
+def test_running_units_are_restarted_and_others_started(
     fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     new = stamp(tmp_path / "new", STARTED + 1)
@@ -70,7 +70,7 @@ def test_what_runs_is_restarted_and_what_does_not_is_started(
         "enable --quiet -- y.service",
         "reset-failed -- x.service y.service",
         "restart --no-block -- x.service",
-        # A restart would reach units that are PartOf= it and have only just been started.
+        # A restart would reach units that are PartOf= it and have just started.
         "start --no-block -- y.service",
     ]
     assert result["changed"] is True
@@ -97,7 +97,7 @@ def test_check_mode_changes_nothing(fake: Fake, capsys: pytest.CaptureFixture[st
         ("/etc/y", False),
     ],
 )
-def test_a_dry_run_knows_what_its_files_would_restart(
+def test_a_dry_run_predicts_restarts_by_its_files(
     fake: Fake, capsys: pytest.CaptureFixture[str], pending: str, restarts: bool
 ) -> None:
     units = [{"name": "x", "reads": ["/etc/x/x.conf", "/etc/x/conf.d"]}]
@@ -105,7 +105,7 @@ def test_a_dry_run_knows_what_its_files_would_restart(
     result = run(capsys, units=units, pending=[pending], _ansible_check_mode=True)
     assert result["restarted"] == ([{"name": "x.service", "reason": f"{pending} changed"}] if restarts else [])
     assert fake.calls() == []
-    # In a real run the files themselves tell.
+    # A real run reads the time stamps of the files.
     fake.states([unit()], [])
     assert run(capsys, units=units, pending=[pending])["changed"] is False
 
@@ -176,7 +176,7 @@ def test_a_unit_that_fails_shows_its_log(fake: Fake, capsys: pytest.CaptureFixtu
     fake.states([unit(ActiveState="inactive")], [unit(ActiveState="failed", Result="exit-code")])
     began = time.monotonic()
     result = run(capsys, units=[{"name": "x"}])
-    assert time.monotonic() - began < 10  # it does not wait for what cannot come
+    assert time.monotonic() - began < 10  # waiting longer is pointless
     assert result["msg"].startswith(
         "1 of 1 units did not come up:\nx.service failed (exit-code)\n--- journal of x.service"
     )
@@ -203,7 +203,7 @@ def test_a_file_from_the_future_restarts_once(fake: Fake, tmp_path: Path, capsys
 
 
 def test_a_further_socket_of_a_running_service(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
-    """systemd refuses to start it while the service runs, and the first socket's next client would start that."""
+    """systemd refuses to start it while the service runs, and a client of the first socket would start the service."""
     first = unit(Id="x.socket", Triggers="x.service", ExecMainPID="0")
     new = unit(Id="x-tls.socket", Triggers="x.service", ExecMainPID="0", ActiveState="inactive", SubState="dead")
     listening = unit(Id="x-tls.socket", Triggers="x.service", ExecMainPID="0", SubState="listening")

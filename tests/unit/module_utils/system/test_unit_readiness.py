@@ -17,7 +17,7 @@ from ansible.module_utils.kilonova.system.unit_readiness import (
 from tests.unit.module_utils.system.sample_units import START, STARTED, unit
 
 
-def test_ports_are_those_of_the_units_own_processes() -> None:
+def test_only_ports_of_the_unit_count() -> None:
     text = (
         "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
         "   0: 0100007F:1388 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100\n"
@@ -51,11 +51,11 @@ def test_control_groups_of_both_versions() -> None:
         ({"NRestarts": "3"}, "died and was restarted by systemd 3 times", True),
         ({"ActiveState": "inactive", "ConditionResult": "no", "ConditionTimestamp": START}, "a condition of its unit "
          "file is not met (see 'systemctl status')", True),
-        # Its job still waits for another unit, so that systemd has not looked at the conditions.
+        # Its job waits for another unit, so systemd has not checked the conditions yet.
         ({"ActiveState": "inactive", "SubState": "dead", "ConditionResult": "no", "ConditionTimestamp": "",
           "Job": "7"}, "is inactive (dead)", False),
         ({"ActiveState": "inactive", "SubState": "dead"}, "is inactive, and systemd is not starting it any more", True),
-        # It ran before; what happened to it then is not a condition.
+        # It ran before, so it did not fail at a condition.
         ({"ActiveState": "inactive", "SubState": "dead", "ConditionResult": "no", "ConditionTimestamp": START,
           "InactiveExitTimestamp": START, "Job": "7"}, "is inactive (dead)", False),
         ({"ActiveState": "active", "SubState": "exited", "ExecMainPID": "0"}, "", False),

@@ -36,7 +36,7 @@ PLAY = """
 
 
 def play(root: Path, overrides: str = "{DEFAULT: {debug: true, gone: null}}", *arguments: str) -> tuple[int, str]:
-    """Run the task with ansible-playbook on this computer; its exit status and output."""
+    """Run the task with ansible-playbook on this computer, and return its exit status and output."""
     (root / "templates").mkdir(exist_ok=True)
     secret = SECRET.replace("'", "''")
     text = PLAY.format(root=root, owner=OWNER, group=GROUP, overrides=overrides, secret=secret)
