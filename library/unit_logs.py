@@ -1,22 +1,21 @@
 #!/usr/bin/python
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Ansible module: the last log lines of the units of one part of the cloud."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: unit_logs
-short_description: Get the last log lines that tell about one part of the cloud
+short_description: Return the last log lines of one layer of the cloud
 version_added: "0.1.0"
 description:
-  - Reads the end of the journal and of the log files of the units that belong to a part of the cloud, as the other
-    modules do for their failure messages. For hosts other than the one that a module failed on.
-  - Units that this host does not have are left out.
+  - Returns the end of the journal and of the log files of the units that belong to a layer, as other modules do in
+    their failure messages. For hosts other than the one that a module failed on.
+  - Leaves out units that this host does not have.
 author: The Kilonova authors (@kilonova)
 options:
   layer:
-    description: The part of the cloud, such as V(Nova compute) or V(OVN), as the C(layer) of another module's failure.
+    description: Layer of the cloud, such as V(Nova compute) or V(OVN), as in the C(layer) of a failed module's result.
     type: str
     required: true
   lines:
@@ -26,21 +25,23 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Does the same; it changes nothing.
+    description: Does the same, since it changes nothing.
   diff_mode:
     support: none
-    description: There is nothing to show.
+    description: Changes nothing.
+notes:
+  - Reads the index C(/var/lib/kilonova/services.json) that C(site.yml) writes. On a host without it, RV(text) says so.
 """
 
 EXAMPLES = r"""
-- name: Get what nova-compute said last
+- name: Get the last log lines of nova-compute
   unit_logs:
     layer: Nova compute
 """
 
 RETURN = r"""
 text:
-  description: The log lines, labelled with their host and source; empty where the host has none of the units.
+  description: Log lines, labelled with host and source; empty if the host has none of the units.
   returned: always
   type: str
 """
@@ -48,12 +49,12 @@ text:
 import socket
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kilonova.cloud.api import LAYER_UNITS
 from ansible.module_utils.kilonova.system.logs import unit_log
+from ansible.module_utils.kilonova.system.service_index import read_index
 
 
-def installed(module: AnsibleModule, units: tuple[str, ...]) -> list[str]:
-    """The units that systemd knows a file of."""
+def installed(module: AnsibleModule, units: list[str]) -> list[str]:
+    """Return the units that systemd finds a unit file for."""
     known = []
     for unit in units:
         status, output, _ = module.run_command(["systemctl", "show", "--property", "LoadState", "--value", unit])
@@ -67,12 +68,13 @@ def main() -> None:
         argument_spec={"layer": {"type": "str", "required": True}, "lines": {"type": "int", "default": 15}},
         supports_check_mode=True,
     )
-    layer = module.params["layer"]
-    if layer not in LAYER_UNITS:
-        module.fail_json(msg=f"'{layer}' is no part of the cloud. They are: {', '.join(LAYER_UNITS)}.")
-    units = installed(module, LAYER_UNITS[layer])
-    parts = [f"=== {socket.gethostname()}", *(unit_log(unit, module.params["lines"]) for unit in units)]
-    module.exit_json(changed=False, text="\n".join(parts) if units else "")
+    layer, index = module.params["layer"], read_index()
+    if index.problem:
+        module.exit_json(changed=False, text=f"=== {socket.gethostname()}\n(no logs: {index.problem})")
+    if layer not in index.layers:
+        module.fail_json(msg=f"'{layer}' is not a layer of the cloud; the layers are: {', '.join(index.layers)}")
+    logs = [unit_log(unit, module.params["lines"]) for unit in installed(module, index.layers[layer])]
+    module.exit_json(changed=False, text="\n".join([f"=== {socket.gethostname()}", *logs]) if logs else "")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from ansible.module_utils.kilonova.system import locks
+from ansible.module_utils.kilonova.system import locks, service_index
+
+# The service index of a deployed host.
+SERVICES = Path(__file__).with_name("services.json")
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +23,18 @@ def umask() -> Iterator[None]:
     os.umask(before)
     yield
     os.umask(before)
+
+
+@pytest.fixture(autouse=True)
+def deployed_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the tests the service index of a deployed host, not that of this computer."""
+    monkeypatch.setattr(service_index, "PATH", str(SERVICES))
+
+
+@pytest.fixture
+def layers() -> set[str]:
+    """Return the names of all layers that a failure can be blamed on."""
+    return set(json.loads(SERVICES.read_text())["layers"])
 
 
 @pytest.fixture(autouse=True)

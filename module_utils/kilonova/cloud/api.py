@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from ansible.module_utils.kilonova.system.logs import unit_log
+from ansible.module_utils.kilonova.system.logs import layer_logs  # noqa: F401 (imported from here by others)
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
@@ -24,27 +24,6 @@ if TYPE_CHECKING:
 COMPUTE_MICROVERSION = "2.79"
 PLACEMENT_MICROVERSION = "1.30"
 
-# The part of the cloud that a failure is laid at, and the units whose logs tell about it.
-LAYER_UNITS: dict[str, tuple[str, ...]] = {
-    "Keystone": ("keystone",),
-    "Glance": ("glance-api",),
-    "Placement": ("placement-api",),
-    "Nova API": ("nova-api",),
-    "Nova metadata API": ("nova-api-metadata",),
-    "Nova scheduler": ("nova-scheduler",),
-    "Nova conductor": ("nova-conductor",),
-    "Nova compute": ("nova-compute",),
-    "Neutron": ("neutron-api", "neutron-ovn-maintenance-worker"),
-    "OVN": ("ovn-controller", "ovn-northd"),
-    "OVN metadata agent": ("neutron-ovn-metadata-agent",),
-    "libvirt": ("libvirtd",),
-    "guest DHCP": ("ovn-controller", "neutron-api"),
-    "guest": ("nova-compute", "libvirtd"),
-    "guest metadata": ("neutron-ovn-metadata-agent", "nova-api-metadata"),
-    "SNAT": ("kilonova-nat", "networking"),
-    "noVNC console": ("nova-novncproxy", "nova-compute"),
-    "serial console": ("nova-serialproxy", "nova-compute"),
-}
 SERVICE_LAYERS = {
     "identity": "Keystone",
     "image": "Glance",
@@ -60,7 +39,7 @@ Answer = TypeVar("Answer")
 
 
 class CloudError(Exception):
-    """A request failed, or what it answered is not what is needed. ``layer`` is a key of LAYER_UNITS."""
+    """A request failed, or what it answered is not what is needed. ``layer`` is one of the service index."""
 
     def __init__(self, layer: str, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -210,12 +189,6 @@ def console_log(api: CloudApi, server_id: str, lines: int | None = None) -> str:
     options = {} if lines is None else {"length": lines}
     answer = api.post("compute", f"/servers/{server_id}/action", {"os-getConsoleOutput": options})
     return str(answer.get("output") or "")
-
-
-def layer_logs(layers: Iterable[str], lines: int = 15) -> str:
-    """The last log lines of the layers' units on this host, each unit once."""
-    units = dict.fromkeys(unit for layer in layers for unit in LAYER_UNITS.get(layer, ()))
-    return "\n".join(unit_log(unit, lines) for unit in units)
 
 
 def tail(text: str, lines: int) -> Iterator[str]:

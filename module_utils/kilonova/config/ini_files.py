@@ -1,11 +1,11 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Reads and edits INI text in oslo.config's dialect, keeping comments and order.
+"""Read and edit INI text in the dialect of oslo.config, keeping comments and order.
 
-The dialect is that of oslo_config/iniparser.py (OpenStack 2025.1): C(key = value) or C(key: value), comments only on
-lines of their own that start with C(#) or C(;), lines that start with white space continue the value above them,
-one pair of quotes around a whole value is dropped, a repeated option is a list (MultiStr) and a repeated section
-continues the first one. uWSGI's INI files fit it too.
+The dialect (oslo_config/iniparser.py, OpenStack 2025.1; uWSGI files fit it too):
+C(key = value) or C(key: value); comments are whole lines that start with C(#) or C(;); an indented line continues the
+value above; one pair of quotes around a value is dropped; a repeated option is a list (MultiStr); a repeated section
+continues the first one.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ _HEADER = re.compile(r"^\[(.*)\]\s*$")
 
 
 class IniError(ValueError):
-    """Text that is not INI, or overrides that cannot be written as INI. The message says where and why."""
+    """Text is not INI, or overrides cannot be written as INI. The message says where and why."""
 
 
 @dataclass
 class Assignment:
-    """One option as it stands in a file."""
+    """One option in a file."""
 
     section: str
     option: str
     value: str
-    line: int  # of its first line, counted from 1
-    count: int = 1  # how many lines it takes, continuation lines included
+    line: int  # number of its first line, from 1
+    count: int = 1  # of its lines, with continuation lines
 
 
 @dataclass
 class _Section:
     name: str
     header: int  # index of its header line
-    last: int = 0  # index of the last line that belongs to it and is not blank or a comment
+    last: int = 0  # index of its last line that is not blank or a comment
     assignments: list[Assignment] = field(default_factory=list)
 
 
 def same_option(one: str, other: str) -> bool:
-    """oslo.config takes C(auth-url) and C(auth_url) for the same option."""
+    """Compare option names as oslo.config does: C(auth-url) is C(auth_url)."""
     return one.replace("-", "_") == other.replace("-", "_")
 
 
 def parse(text: str, name: str = "text") -> list[Assignment]:
-    """Every option of INI text in its order. Raises IniError (with name and line) for what is not INI."""
+    """Return every option of INI text in order. Raises IniError, with name and line, for text that is not INI."""
     return [assignment for section in _sections(text.splitlines(), name) for assignment in section.assignments]
 
 
 def section_names(text: str, name: str = "text") -> list[str]:
-    """The sections of INI text, each once, in their order."""
+    """Return the sections of INI text, each once, in order."""
     return list(dict.fromkeys(section.name for section in _sections(text.splitlines(), name)))
 
 
@@ -64,7 +64,7 @@ def _sections(lines: list[str], name: str) -> list[_Section]:
     for index, line in enumerate(lines):
         number = index + 1
         if not line.strip() or line[0] in "#;":
-            # Blank lines and comments end a value: what is indented below them continues nothing.
+            # A blank line or comment ends a value.
             open_value = None
         elif line[0].isspace():
             if open_value is None:
@@ -95,7 +95,7 @@ def _assignment(line: str, section: str, number: int, name: str) -> Assignment:
 
 
 def _shape(line: str) -> str:
-    """A line for an error message: its beginning only, since what follows may be a secret."""
+    """Return the beginning of a line for an error message; the rest may be a secret."""
     word = line.strip().split(maxsplit=1)[0]
     return repr(word[:16] + ("..." if len(line.strip()) > len(word[:16]) else ""))
 
@@ -114,7 +114,7 @@ def quote_value(value: str) -> str:
 
 
 def format_value(value: Any) -> str:
-    """A YAML value as oslo.config writes it: true/false, numbers, C(k:v,k2:v2) for a mapping. Raises IniError."""
+    """Return a YAML value as oslo.config writes it; a mapping becomes C(k:v,k2:v2). Raises IniError."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
@@ -156,7 +156,7 @@ def _kind(value: Any) -> str:
 
 
 def _values(value: Any) -> list[str]:
-    """What to write for an override, a text for each line of the file; none for null."""
+    """Return the values of an override, one for each line of the file; none for null."""
     if value is None:
         return []
     if isinstance(value, list | tuple):
@@ -165,10 +165,10 @@ def _values(value: Any) -> list[str]:
 
 
 def merge_overrides(text: str, overrides: Overrides, name: str = "text", overrides_name: str = "overrides") -> str:
-    """INI text with overrides applied; everything else stays as and where it is.
+    """Return INI text with overrides applied; everything else stays the same.
 
-    An option that is there is replaced in place, a new one follows its section's last option, a new section is put
-    at the end, null removes an option, a list makes a repeated option. Raises IniError.
+    An existing option is replaced in place, a new one follows the last option of its section, a new section goes to
+    the end, null removes an option, and a list repeats it. Raises IniError.
     """
     check_overrides(overrides, overrides_name)
     for section, options in overrides.items():

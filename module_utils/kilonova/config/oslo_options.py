@@ -1,13 +1,13 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Checks configuration files against the options that the installed OpenStack services register.
+"""Check configuration files against the options that the installed OpenStack services register.
 
-oslo-config-validator checks names only and skips [keystone_authtoken]. This registers the options of the same entry
-points (group C(oslo.config.opts), as oslo-config-generator uses), adds those that services register only when they
-run (keystoneauth plugins, glance's stores), and reads every value with its option's type.
+oslo-config-validator checks names only and skips [keystone_authtoken]. This also checks values, and options that
+services register only when they run (keystoneauth plugins, Glance stores). The options come from the entry points
+that oslo-config-generator uses (group C(oslo.config.opts)).
 
-The services' modules print, warn, patch the standard library and take seconds to import, so all of it happens in a
-child process, which gets this module's own source on its standard input.
+Services print, warn, patch the standard library and take seconds to import, so the check runs in a child process,
+which gets the source of this file on standard input.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any
 
-# In the child, which is given the sources of both modules one after the other, there is nothing to import.
+# The child runs the sources of these modules one after the other, and has nothing to import.
 with contextlib.suppress(ImportError):
     from ansible.module_utils.kilonova.config.ini_files import Assignment, IniError, parse, section_names
+    from ansible.module_utils.kilonova.config.masking import MASK
 
-MASK = "********"
 ENTRY_POINTS = "oslo.config.opts"
 TIMEOUT = 120
-# Sections that glance-api makes for itself beside those that enabled_backends names (glance/common/wsgi.py).
+# Sections that glance-api adds to those in enabled_backends (glance/common/wsgi.py).
 GLANCE_RESERVED_STORES = {"os_glance_staging_store": "file", "os_glance_tasks_store": "file"}
 # Reads {"sources": [...], "files": [...]}, answers on the original standard output, which the services cannot reach.
 _CHILD = """
@@ -48,16 +48,16 @@ Problem = dict[str, str]
 
 
 class OptionsUnavailable(Exception):
-    """The check itself cannot be done; the message says why and what to do."""
+    """The check cannot run; the message says why and what to do."""
 
 
 def installed_namespaces() -> set[str]:
-    """The namespaces that the packages installed here provide."""
+    """Return the namespaces that the installed packages provide."""
     return {point.name for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
 
 
 def describe(problem: Problem) -> str:
-    """A problem in one line."""
+    """Return a problem as one line."""
     value = f" = {problem['value']}" if problem.get("value") else ""
     option = f" {problem['option']}{value}" if problem.get("option") else ""
     where = f" [{problem['section']}]{option}:" if problem.get("section") else ""
@@ -66,7 +66,7 @@ def describe(problem: Problem) -> str:
 
 
 def check(path_or_text: str, namespaces: list[str]) -> list[Problem]:
-    """The problems of one file, given by its absolute path or its text. See check_files."""
+    """Return the problems of one file, given by its absolute path or its text. See check_files."""
     if path_or_text.startswith("/") and "\n" not in path_or_text:
         with open(path_or_text, encoding="utf-8") as stream:
             return check_files([(path_or_text, stream.read(), namespaces)])
@@ -74,10 +74,10 @@ def check(path_or_text: str, namespaces: list[str]) -> list[Problem]:
 
 
 def check_files(files: list[File], python: str = sys.executable) -> list[Problem]:
-    """The problems of several files, each (path for messages, text, namespaces); empty when all is well.
+    """Return the problems of several files, each given as (path for messages, text, namespaces).
 
     A problem is {file, section, option, value, why, suggestion}; the value of a secret option is masked.
-    Raises OptionsUnavailable when a namespace is not installed or the services' option modules cannot be imported.
+    Raises OptionsUnavailable if a namespace is not installed or a service cannot be imported.
     """
     known = installed_namespaces()
     missing = sorted({name for _, _, names in files for name in names} - known)
@@ -86,7 +86,8 @@ def check_files(files: list[File], python: str = sys.executable) -> list[Problem
             f"No package on this host provides the options {', '.join(missing)}. Install the service first, or "
             f"correct the name (there are: {', '.join(sorted(known)) or 'none, oslo.config is not installed'})."
         )
-    sources = [_source("ansible.module_utils.kilonova.config.ini_files"), _source(__name__)]
+    package = "ansible.module_utils.kilonova.config"
+    sources = [_source(name) for name in (f"{package}.ini_files", f"{package}.masking", __name__)]
     try:
         done = subprocess.run(
             [python, "-W", "ignore", "-c", _CHILD],
@@ -105,7 +106,7 @@ def check_files(files: list[File], python: str = sys.executable) -> list[Problem
 
 
 def _source(module: str) -> str:
-    """A module's source, from a file or from the zip archive in which Ansible sends it."""
+    """Return a Python module's source, from a file or from the zip archive that Ansible sends."""
     spec = importlib.util.find_spec(module)
     source = getattr(spec.loader, "get_source", lambda name: None)(module) if spec else None
     if not source:
@@ -117,8 +118,8 @@ def _source(module: str) -> str:
 
 
 def answer(files: list[File]) -> list[Problem]:
-    """All problems of all files."""
-    # Looked for once: it reads what every installed package says of itself.
+    """Return all problems of all files."""
+    # Slow, since it reads the metadata of every installed package.
     points = importlib.metadata.entry_points(group=ENTRY_POINTS)
     listings: dict[str, Any] = {}
     problems: list[Problem] = []
@@ -134,14 +135,14 @@ def answer(files: list[File]) -> list[Problem]:
 
 
 def load_namespace(points: importlib.metadata.EntryPoints, name: str) -> list[tuple[Any, list[Any]]]:
-    """The [(group, options)] of one entry point."""
+    """Return [(group, options)] of one entry point."""
     return list(next(iter(points.select(name=name))).load()())
 
 
 class Checker:
     """Checks one file against the options of some namespaces.
 
-    Of these, the first ones only, where they have all that the file sets: with most namespaces, a service is imported.
+    Stops loading namespaces, most of which import a service, once all options of the file are known.
     """
 
     def __init__(self, path: str, text: str, listings: Iterable[Any]) -> None:
@@ -155,7 +156,7 @@ class Checker:
         self.listings = listings
 
     def register(self, section: str, options: Iterable[Any], override: bool = False) -> None:
-        """Make options known in a section; an earlier one of the same name stays unless override."""
+        """Add options to a section. The first one of a name stays, unless override."""
         section = normal_section(section)
         known = self.options.setdefault(section, {})
         for option in options:
@@ -169,7 +170,7 @@ class Checker:
                     self.replaced.setdefault(where, (section, option.dest))
 
     def problems(self) -> list[Problem]:
-        """Everything that is wrong with the file."""
+        """Return everything that is wrong with the file."""
         try:
             assignments = parse(self.text, self.path)
             sections = [normal_section(name) for name in section_names(self.text, self.path)]
@@ -195,16 +196,16 @@ class Checker:
         return self.found
 
     def knows_all(self, sections: list[str], assignments: list[Assignment]) -> bool:
-        """Whether further namespaces could tell nothing more. A dollar sign may refer to any of their options."""
+        """Return whether no further namespace is needed. A value with a dollar sign may refer to any option."""
         return all(section in self.options for section in sections) and all(
             self.known(one) and "$" not in one.value for one in assignments
         )
 
     def register_dynamic(self, assignments: list[Assignment]) -> None:
-        """Add the options that services register only when they have read the file."""
+        """Add options that services register only after they have read the file."""
         values = {(a.section, a.option.replace("-", "_")): a.value for a in assignments}
         for (section, name), value in values.items():
-            # The options of the password plugin and so on; another section may be named to hold them.
+            # auth_section names the section that holds the options of the authentication plugin.
             if name == "auth_section" and "auth_section" in self.options.get(section, {}):
                 self.register(value, auth_options(values.get((value, "auth_type"), "password")))
             if name == "auth_type" and "auth_type" in self.options.get(section, {}):
@@ -216,7 +217,7 @@ class Checker:
                 self.register(section.strip(), self.store_options(section.strip(), driver.strip()))
 
     def plugin_options(self, section: str, plugin: str) -> list[Any]:
-        """The options of a keystoneauth plugin; a problem when there is no such plugin."""
+        """Return the options of a keystoneauth plugin; an unknown plugin is a problem."""
         try:
             return auth_options(plugin)
         except Exception as error:
@@ -224,7 +225,7 @@ class Checker:
             return []
 
     def store_options(self, section: str, driver: str) -> list[Any]:
-        """The options of a glance store; a problem when there is no such driver."""
+        """Return the options of a Glance store; an unknown driver is a problem."""
         try:
             points = importlib.metadata.entry_points(group="glance_store.drivers", name=driver)
             store = next(iter(points)).load()
@@ -280,7 +281,7 @@ class Checker:
             self.add(item.section, item.option, self.shown(item, option), why, f"It must be {_type_name(option)}.")
 
     def check_references(self, assignments: list[Assignment]) -> None:
-        """Check values with a dollar sign, which refer to other options, as oslo.config itself resolves them."""
+        """Check values that refer to other options with a dollar sign, by letting oslo.config resolve them."""
         referring = [a for a in assignments if "$" in a.value and self.known(a)]
         if not referring:
             return
@@ -289,11 +290,11 @@ class Checker:
         conf = cfg.ConfigOpts()
         for section, options in self.options.items():
             for option in options.values():
-                option.required = False  # that an option is missing is not this file's fault: there may be others
+                option.required = False  # another file may set it
                 try:
                     conf.register_opt(option, None if section == "DEFAULT" else section)
                 except cfg.Error:
-                    continue  # two namespaces register the same option in two ways: either resolves a reference
+                    continue  # registered differently by two namespaces: either one resolves a reference
         with tempfile.NamedTemporaryFile("w", suffix=".conf") as stream:
             stream.write(self.text)
             stream.flush()
@@ -320,7 +321,7 @@ class Checker:
                 "Write $$ for a dollar sign that refers to nothing.",
             )
         except (cfg.ConfigFileValueError, cfg.ConfigFileParseError, ValueError, TypeError) as error:
-            # oslo.config puts where it read each value before the reason.
+            # The reason follows the place of the value.
             reason = str(error).rsplit("is not valid: ", 1)[-1]
             why = "wrong value" if option.secret else f"wrong value, {reason}"
             self.add(item.section, item.option, self.shown(item, option), why, f"It must be {_type_name(option)}.")
@@ -329,7 +330,7 @@ class Checker:
         return self.options.get(item.section, {}).get(item.option.replace("-", "_"))
 
     def elsewhere(self, name: str) -> str:
-        """A hint when another section has an option of this name."""
+        """Return a hint if another section has an option of this name."""
         sections = sorted(section for section, options in self.options.items() if name in options)
         if not sections:
             return "Remove it."
@@ -343,19 +344,19 @@ class Checker:
 
 
 def auth_options(plugin: str) -> list[Any]:
-    """What a section with auth_type may hold: the plugin's own options and the common ones."""
+    """Return the options of a section with auth_type: those of the plugin and the common ones."""
     from keystoneauth1 import loading
 
     return [*loading.get_auth_plugin_conf_options(plugin), *loading.get_auth_common_conf_options()]
 
 
 def multi_store_options() -> Iterator[Any]:
-    """What glance_store/driver.py registers beside a store's own options when stores are named."""
+    """Yield the options that glance_store/driver.py adds to those of a store."""
     yield from getattr(importlib.import_module("glance_store.driver"), "_MULTI_BACKEND_OPTS", [])
 
 
 def normal_section(name: str) -> str:
-    """oslo.config ignores case in the names of sections, except for DEFAULT."""
+    """Return a section name in lower case, as oslo.config compares it, except for DEFAULT."""
     return name if name == "DEFAULT" else name.lower()
 
 

@@ -1,10 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""URLs with credentials, and their form inside an oslo.config file.
-
-Not named urls: ``ansible.module_utils.urls`` belongs to Ansible, and a file of that name would replace it in
-every module, ``get_url`` and ``uri`` included.
-"""
+"""Make and parse URLs with credentials, and escape them for oslo.config files."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ RABBIT_PORT = 5672
 
 @dataclass(frozen=True)
 class DatabaseUrl:
-    """What an SQLAlchemy URL says; the password stays out of repr()."""
+    """The parts of an SQLAlchemy URL. The password stays out of repr()."""
 
     driver: str
     user: str
@@ -30,24 +26,24 @@ class DatabaseUrl:
     query: tuple[tuple[str, str], ...] = ()
 
     def option(self, name: str) -> str | None:
-        """The value of a query argument, None where it is absent."""
+        """Return the value of a query argument, or None."""
         return dict(self.query).get(name)
 
     def __str__(self) -> str:
-        """The URL without the password, for messages and diffs."""
+        """Return the URL without the password, for messages and diffs."""
         query = "?" + "&".join(f"{key}={value}" for key, value in self.query) if self.query else ""
         return f"{self.driver}://{self.user}:***@{self.host}:{self.port}/{self.database}{query}"
 
 
 def database_url(user: str, password: str, host: str, database: str, port: int = MYSQL_PORT, **query: str) -> str:
-    """An SQLAlchemy URL for MariaDB over PyMySQL; every part is quoted, so a password may contain anything."""
+    """Return an SQLAlchemy URL for MariaDB over PyMySQL. All parts are quoted, so a password may contain anything."""
     return _url("mysql+pymysql", user, password, host, port, database, query)
 
 
 def transport_url(
     user: str, password: str, hosts: str | list[str], virtual_host: str = "", port: int = RABBIT_PORT, **query: str
 ) -> str:
-    """An oslo.messaging URL for RabbitMQ, for one host or several. The default virtual host is ``/``, written empty."""
+    """Return an oslo.messaging URL for one or several RabbitMQ hosts. An empty virtual host means ``/``."""
     names = [hosts] if isinstance(hosts, str) else hosts
     if not names:
         raise ValueError("transport_url needs at least one host")
@@ -57,7 +53,7 @@ def transport_url(
 
 
 def parse_database_url(url: str) -> DatabaseUrl:
-    """Take an SQLAlchemy URL apart. Raises ValueError, without the URL in its text, for one that is not usable."""
+    """Parse an SQLAlchemy URL. Raises ValueError, without the URL in its text, if it is not usable."""
     parts = urlsplit(url)
     if not parts.scheme.startswith(("mysql", "mariadb")):
         raise ValueError(f"the scheme is '{parts.scheme}', not mysql+pymysql")
@@ -81,20 +77,20 @@ def parse_database_url(url: str) -> DatabaseUrl:
 
 
 def masked_url(url: str) -> str:
-    """A URL, of a database or of several brokers, with its passwords replaced."""
+    """Return a URL, of a database or of several brokers, with its passwords masked."""
     return _PASSWORD.sub(r"\1\2:***@", url)
 
 
 def oslo_escape(value: object) -> str:
-    """A value as it is written after ``name = `` in an oslo.config file, so that it is read back unchanged.
+    """Escape a value for an oslo.config file, so that it is read back unchanged. Raises ValueError for a line break.
 
-    oslo.config substitutes ``$name``, strips blanks around the value and one pair of equal quotes around it
-    (oslo_config/iniparser.py and ConfigOpts._substitute). A line break cannot be written at all.
+    oslo.config substitutes ``$name``, and strips blanks and one pair of equal quotes around the value
+    (oslo_config/iniparser.py and ConfigOpts._substitute).
     """
     text = str(value)
     if "\n" in text or "\r" in text:
         raise ValueError("a value with a line break cannot be written to an oslo.config file")
-    # `\$` and not `$$`: oslo.config first turns every `\$` into `$$`, so a backslash before `$$` would be lost.
+    # Not `$$`: oslo.config turns `\$` into `$$` first, and would drop a backslash before `$$`.
     text = text.replace("$", "\\$")
     quoted = text[:1] in ("'", '"') and text[0] == text[-1]
     return f'"{text}"' if quoted or text != text.strip() else text

@@ -1,3 +1,3 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The host itself: locks, logs, background work, dry runs."""
+"""The host: packages, systemd units, logs, locks, background work, dry runs."""

@@ -1,9 +1,9 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""A call beside the others, which holds up nobody who does not want its answer any more.
+"""Run a call in the background without delaying the end of the program.
 
-Python waits at its end for the threads of concurrent.futures: a module that has failed would wait for what it had begun
-beside, such as a request that Nova takes a minute to refuse.
+Python waits for the threads of concurrent.futures when it ends. A module that has failed would have to wait for its
+background calls, such as a request that Nova takes a minute to refuse.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Answer = TypeVar("Answer")
 
 
 class Background(Generic[Answer]):
-    """Begins a call at once, in a thread of its own."""
+    """Starts a call at once, in a thread."""
 
     def __init__(self, call: Callable[[], Answer]) -> None:
         self._call = call
@@ -32,7 +32,7 @@ class Background(Generic[Answer]):
             self._error = error
 
     def result(self) -> Answer:
-        """What the call returns, as soon as it does; raises what the call raised."""
+        """Wait for the call, and return what it returns or raise what it raises."""
         self._thread.join()
         if self._error:
             raise self._error

@@ -1,13 +1,10 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Byte-compiles Python packages beside dpkg instead of in the middle of it.
+"""Byte-compile Python packages in parallel to dpkg.
 
-A package's postinst runs py3compile, some hundred times in a deployment, one after the other while dpkg waits, on one
-processor. Here it finds a program of the same name that only notes what was asked for. The real one does that meanwhile
-on the other processors, and the rest when dpkg has ended. Nothing of dpkg's is changed; what was noted and not done is
-kept and done by the next call.
-
-What py3compile needs is there when it is asked: the package's files and dpkg's list of them.
+The postinst script of each Python package runs py3compile while dpkg waits, some hundred times in a deployment. Here
+the scripts find a program of the same name that only queues its arguments. The real py3compile works through the queue
+on the other processors, and finishes after dpkg. The next call finishes a queue that was interrupted.
 """
 
 from __future__ import annotations
@@ -22,14 +19,14 @@ from types import TracebackType
 
 DIRECTORY = "/var/lib/kilonova/py3compile"
 PROGRAM = "/usr/bin/py3compile"
-# apt's own for dpkg's scripts (DPkg::Path in apt.conf(5)).
+# Search path that apt sets for scripts of packages (DPkg::Path in apt.conf(5)).
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 POLL_SECONDS = 0.2
 LAST_LINES = 5
 
 
 class ByteCompiler:
-    """A context around dpkg. ``path`` is the search path for its scripts."""
+    """A context around dpkg. ``path`` is the search path for the scripts of packages."""
 
     def __init__(self, directory: str = DIRECTORY, program: str = PROGRAM, processors: int | None = None) -> None:
         self.program = program
@@ -46,7 +43,7 @@ class ByteCompiler:
         self._watch = threading.Thread(target=self._follow, daemon=True)
 
     def waiting(self) -> list[str]:
-        """The calls that were noted and not done, each once."""
+        """Return the queued calls, each once."""
         try:
             with open(self.queue, encoding="utf-8") as stream:
                 return list(dict.fromkeys(line for line in stream.read().splitlines() if line.strip()))
@@ -54,7 +51,7 @@ class ByteCompiler:
             return []
 
     def finish(self) -> None:
-        """Do what an interrupted call left."""
+        """Finish a queue that was interrupted."""
         with ThreadPoolExecutor(self.processors) as pool:
             list(pool.map(self._compile, self.waiting()))
         self._forget()
@@ -64,7 +61,7 @@ class ByteCompiler:
         stand_in = os.path.join(self.programs, os.path.basename(self.program))
         text = (
             "#!/bin/sh\n"
-            "# Stands for the real program while Kilonova installs packages, and notes what that shall do.\n"
+            "# Queues calls for the real program while Kilonova installs packages.\n"
             f"printf '%s\\n' \"$*\" >>{shlex.quote(self.queue)}\n"
         )
         descriptor = os.open(f"{stand_in}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o755)
@@ -80,7 +77,7 @@ class ByteCompiler:
     ) -> None:
         self._ended.set()
         self._watch.join()
-        # Nobody else needs a processor now.
+        # dpkg has ended, so that all processors are free.
         with ThreadPoolExecutor(self.processors) as rest:
             for line, call in self._calls:
                 if call.cancel():
@@ -94,7 +91,7 @@ class ByteCompiler:
         self._take()
 
     def _take(self) -> None:
-        """Begin what was noted since the last look. A line counts when it is complete."""
+        """Start the calls that were queued since the last time. Incomplete lines wait."""
         try:
             with open(self.queue, "rb") as stream:
                 stream.seek(self._read)

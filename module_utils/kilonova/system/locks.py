@@ -1,9 +1,9 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Locks between processes of a host, first of all between a module and an earlier call of it.
+"""Lock out earlier calls of a module.
 
-A module goes on when the run that called it is killed. The next run would work out its changes from what is there
-while the earlier call still makes the same ones: Keystone, for one, takes every endpoint twice.
+A module continues after its run is killed. Without a lock, the next run plans its changes while the earlier call still
+makes the same ones, and Keystone, for example, then has every endpoint twice.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from ansible.module_utils.basic import AnsibleModule
 
 DIRECTORY = "/run/kilonova"
 POLL_SECONDS = 0.2
-# Open as long as the process lives: the kernel gives the locks back with it, however it ends.
+# Open until the process ends: the kernel releases the locks then, even after a kill.
 _held: list[IO[str]] = []
 
 
 class Busy(Exception):
-    """A lock that was not given back in time; the text is for the user."""
+    """A lock was not released in time; the text is for the user."""
 
 
 def take(stream: IO[str], timeout: float, holder: str) -> None:
-    """Take a POSIX lock, which belongs to the process. Raises Busy."""
+    """Take a POSIX lock for this process. Raises Busy."""
     deadline = time.monotonic() + timeout
     while True:
         try:
@@ -39,10 +39,10 @@ def take(stream: IO[str], timeout: float, holder: str) -> None:
 
 
 def wait_for_earlier_call(module: AnsibleModule, name: str, timeout: float = 600) -> None:
-    """Let an earlier call of a module end, and hold the next one up until this process ends. Not in check mode."""
+    """Wait for earlier calls of a module, and block later ones until this process ends. Not in check mode."""
     if module.check_mode:
         return
-    # 0711: system users have directories of their own there (service_tool), nobody has to list it.
+    # 0711: system users have directories in it (service_tool), and nobody must list it.
     os.makedirs(DIRECTORY, mode=0o711, exist_ok=True)
     stream = open(os.path.join(DIRECTORY, f"{name}.lock"), "w", encoding="utf-8")  # noqa: SIM115
     _held.append(stream)

@@ -1,9 +1,9 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The last log lines of a systemd unit, for the end of a failure message.
+"""Return the last log lines of systemd units, for the end of a failure message.
 
-Debian's OpenStack packages log to C(/var/log/<project>/<unit>.log) and leave only start-up failures in the journal;
-other daemons do the opposite. A failure message therefore shows the end of both.
+The OpenStack packages of Debian log to C(/var/log/<project>/<unit>.log), and only failures to start to the journal.
+Other daemons do the opposite. A failure message therefore shows the end of both.
 """
 
 from __future__ import annotations
@@ -12,32 +12,24 @@ import glob
 import os
 import re
 import subprocess
+from collections.abc import Iterable
 
-# Log files whose name does not follow from the unit's name: {unit without suffix: glob patterns below /var/log}.
-UNUSUAL_LOG_FILES: dict[str, tuple[str, ...]] = {
-    "mariadb": ("mysql/error.log", "mysql/mariadb.log"),
-    "openvswitch-switch": ("openvswitch/ovs-vswitchd.log", "openvswitch/ovsdb-server.log"),
-    "ovn-central": ("ovn/ovn-northd.log", "ovn/ovsdb-server-nb.log", "ovn/ovsdb-server-sb.log"),
-    "ovn-host": ("ovn/ovn-controller.log",),
-    "ovn-ovsdb-server-nb": ("ovn/ovsdb-server-nb.log",),
-    "ovn-ovsdb-server-sb": ("ovn/ovsdb-server-sb.log",),
-    "rabbitmq-server": ("rabbitmq/rabbit@*.log", "rabbitmq/rabbitmq-server.error.log"),
-}
+from ansible.module_utils.kilonova.config.masking import mask_url_passwords
+from ansible.module_utils.kilonova.system.service_index import read_index
+
 LOG_ROOT = "/var/log"
-# How much of the end of a log file is read: enough for the lines wanted, little enough for a file of gigabytes.
+# A log file may have gigabytes.
 TAIL_BYTES = 256 * 1024
 JOURNAL_TIMEOUT = 20
 
-_URL_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s]*(@[\w.\[\]:-]+)")
 _ALARMING = re.compile(r"\b(ERROR|CRITICAL|FATAL|EMER|Traceback|fatal|panic)\b|\[error\]|: error:", re.ASCII)
 _UNIT_SUFFIX = re.compile(r"\.(service|socket|target|timer|path|mount)$")
 
 
 def unit_log(unit: str, lines: int = 20) -> str:
-    """The unit's last journal lines and the last lines of its log files, labelled. Never raises.
+    """Return the last lines of a unit's journal and of each of its log files, labelled. Never raises.
 
-    unit: a systemd unit's name, with or without C(.service). lines: how many lines of each source.
-    Passwords inside URLs are masked. Errors met while reading are part of the text.
+    The name may have a suffix. Passwords in URLs are masked, and errors are part of the text.
     """
     try:
         parts = [_section(f"journal of {unit}", journal_lines(unit, lines))]
@@ -47,13 +39,17 @@ def unit_log(unit: str, lines: int = 20) -> str:
     return mask_url_passwords("\n".join(parts))
 
 
-def mask_url_passwords(text: str) -> str:
-    """Replace the password of every C(scheme://user:password@host)."""
-    return _URL_PASSWORD.sub(r"\1********\2", text)
+def layer_logs(layers: Iterable[str], lines: int = 15) -> str:
+    """Return the last log lines of the layers' units on this host, each unit once. Never raises."""
+    index = read_index()
+    if index.problem:
+        return f"(no logs: {index.problem})"
+    units = dict.fromkeys(unit for layer in layers for unit in index.layers.get(layer, []))
+    return "\n".join(unit_log(unit, lines) for unit in units)
 
 
 def journal_lines(unit: str, lines: int) -> list[str]:
-    """The unit's last lines in the journal, oldest first; a note when the journal cannot be read."""
+    """Return the last lines of a unit's journal, or a note if it cannot be read."""
     command = ["journalctl", "--unit", unit, "--lines", str(lines), "--no-pager", "--output", "short-iso", "--quiet"]
     try:
         done = subprocess.run(
@@ -67,11 +63,10 @@ def journal_lines(unit: str, lines: int) -> list[str]:
 
 
 def log_files(unit: str, root: str = LOG_ROOT) -> list[str]:
-    """The log files that belong to a unit, as paths; empty ones are left out."""
+    """Return the paths of a unit's log files that are not empty: those in the index, or those named after it."""
     name = _UNIT_SUFFIX.sub("", unit)
-    if name in UNUSUAL_LOG_FILES:
-        patterns = list(UNUSUAL_LOG_FILES[name])
-    else:
+    patterns = read_index().logs.get(name, [])
+    if not patterns:
         escaped = glob.escape(name)
         patterns = [f"{escaped}.log", f"*/{escaped}.log"]
         if name.endswith("-server"):
@@ -82,7 +77,7 @@ def log_files(unit: str, root: str = LOG_ROOT) -> list[str]:
 
 
 def file_lines(path: str, lines: int) -> list[str]:
-    """The last lines of a file; when none of them reports an error, preceded by the last ones before them that do."""
+    """Return the last lines of a file; if none reports an error, the last earlier errors come first."""
     try:
         with open(path, "rb") as stream:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - TAIL_BYTES))

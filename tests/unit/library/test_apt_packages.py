@@ -1,174 +1,29 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""apt_packages: what is installed, the guard against starting daemons in every state of an interruption, locks."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import subprocess
-import sys
+import json
 from pathlib import Path
 
 import apt_packages
 import pytest
-
-QUERY = """\
-nova-api\t2:31.0.0-6\tok\tinstalled\t
-exim4-daemon-light\t4.98\tok\tinstalled\tdefault-mta (= 4.98), mail-transport-agent
-libc6\t2.41\tok\tinstalled\t
-keystone\t2:27.0.0-3\tok\thalf-configured\t
-glance\t2:30.0.0-3\tok\tunpacked\t
-nova-common\t2:31.0.0-6\treinstreq\thalf-installed\t
-ovn-common\t25.03\tok\ttriggers-awaited\t
-old\t1\tok\tconfig-files\t
-never\t\tok\tnot-installed\t
-"""
-OTHER = "#!/bin/sh\nexit 101\n"
+from ansible.module_utils.testing import patch_module_args
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> str:
-    """A host's directories, as a prefix of paths."""
-    for name in ("usr/sbin", "var/lib/dpkg/updates", "var/lib/apt/lists/partial", "run"):
-        (tmp_path / name).mkdir(parents=True)
-    return f"{tmp_path}/"
-
-
-def guard(root: str) -> str | None:
-    path = Path(root, apt_packages.GUARD)
-    return path.read_text() if path.exists() else None
-
-
-def test_what_is_installed() -> None:
-    found = apt_packages.parse_query(QUERY)
-    assert sorted(found.versions) == ["exim4-daemon-light", "libc6", "nova-api"]
-    assert found.half == ["glance", "keystone", "nova-common", "ovn-common"]
-
-
-@pytest.mark.parametrize(
-    ("name", "there"),
-    [
-        ("nova-api", True),
-        ("default-mta", True),
-        ("mail-transport-agent", True),
-        ("keystone", False),
-        ("old", False),
-        ("never", False),
-        ("unheard-of", False),
-        ("libc6=2.41", True),
-        ("libc6=2.*", True),
-        ("libc6=2.36", False),
-        ("default-mta=4.98", False),
-    ],
-)
-def test_names(name: str, there: bool) -> None:
-    assert apt_packages.parse_query(QUERY).has(name) is there
-
-
-def test_dpkg_s_journal(root: str) -> None:
-    updates = Path(root, apt_packages.DPKG_JOURNAL)
-    (updates / "tmp.i").touch()
-    assert not apt_packages.journal_left(root)
-    (updates / "0003").touch()
-    assert apt_packages.journal_left(root)
-
-
-def test_age_of_the_package_lists(root: str) -> None:
-    lists = Path(root, apt_packages.LISTS)
-    assert apt_packages.lists_age(1000.0, root) == float("inf")
-    (lists / "deb.example.org_dists_trixie_InRelease").touch()
-    os.utime(lists, (900, 900))
-    os.utime(lists / "partial", (940, 940))
-    assert apt_packages.lists_age(1000.0, root) == 60.0
-
-
-def test_guard_is_raised_and_lowered(root: str) -> None:
-    with apt_packages.guarded(root):
-        done = subprocess.run([Path(root, apt_packages.GUARD)], check=False)
-        assert done.returncode == 101
-    assert os.listdir(f"{root}usr/sbin") == []
-
-
-def test_guard_of_the_host_is_put_back(root: str) -> None:
-    Path(root, apt_packages.GUARD).write_text(OTHER)
-    with apt_packages.guarded(root):
-        assert guard(root) == apt_packages.GUARD_TEXT
-    assert guard(root) == OTHER
-    assert os.listdir(f"{root}usr/sbin") == ["policy-rc.d"]
-
-
-@pytest.mark.parametrize("before", [None, OTHER])
-def test_guard_after_a_kill_at_every_step(root: str, before: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whichever call of the kernel is the last one that a killed module makes, the next one puts everything right."""
-    path, rename, renames = Path(root, apt_packages.GUARD), os.rename, 0
-    for last in range(5):
-        path.unlink(missing_ok=True)
-        if before:
-            path.write_text(before)
-        renames = 0
-
-        class Killed(Exception):
-            pass
-
-        def counted(source: str, target: str, last: int = last, killed: type[Exception] = Killed) -> None:
-            nonlocal renames
-            if renames == last:
-                raise killed
-            renames += 1
-            rename(source, target)
-
-        monkeypatch.setattr(os, "rename", counted)
-        try:
-            apt_packages.raise_guard(root)
-            apt_packages.lower_guard(root)
-        except Killed:
-            pass
-        monkeypatch.setattr(os, "rename", rename)
-        apt_packages.lower_guard(root)
-        assert guard(root) == before
-        assert os.listdir(f"{root}usr/sbin") == (["policy-rc.d"] if before else [])
-        assert not apt_packages.lower_guard(root)
-    assert renames == (3 if before else 1)
-
-
-def test_guard_left_over_is_told_from_the_host_s_own(root: str) -> None:
-    Path(root, apt_packages.GUARD).write_text(OTHER)
-    assert not apt_packages.guard_is_ours(root)
-    assert not apt_packages.lower_guard(root)
-    assert guard(root) == OTHER
-
-
-def test_lock_of_dpkg_is_waited_for(root: str) -> None:
-    """By another process: a POSIX lock does not hold against its own."""
-    path = Path(root, apt_packages.DPKG_LOCK)
-    path.touch()
-    script = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
-    with subprocess.Popen(
-        [sys.executable, "-c", script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout
-        holder.stdout.readline()
-        with (
-            pytest.raises(apt_packages.Busy, match="still holds dpkg's lock after 0.3 s"),
-            apt_packages.dpkg_lock(0.3, root),
-        ):
-            pass
-        holder.communicate("\n")
-    with apt_packages.dpkg_lock(0.3, root), path.open("a") as stream:
-        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def test_simulation() -> None:
-    text = (
-        "NOTE: This is only a simulation!\n"
-        "Inst libssl3t64 [3.5.1-1] (3.5.4-1 Debian:13.1/stable [amd64])\n"
-        "Inst nova-api (2:31.0.0-6 Debian:13.1/stable [all]) []\n"
-        "Conf nova-api (2:31.0.0-6 Debian:13.1/stable [all])\n"
-    )
-    assert apt_packages.parse_simulation(text) == {"libssl3t64": "3.5.4-1", "nova-api": "2:31.0.0-6"}
-
-
-def test_diff_names_what_differs_only() -> None:
-    diff = apt_packages.diff_of({"a": "1", "b": "1"}, {"a": "1", "b": "2", "c": "3"})
-    assert (diff["before"], diff["after"]) == ("b 1\n", "b 2\nc 3\n")
+@pytest.mark.parametrize(("name", "missing"), [("libc6", []), ("nova-api", ["nova-api"])])
+def test_a_dry_run_names_missing_packages(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    missing: list[str],
+) -> None:
+    for program, text in (("dpkg-query", "libc6\\t2.41\\tok\\tinstalled\\t\\n"), ("apt-get", "")):
+        (tmp_path / program).write_text(f"#!/bin/sh\nprintf '{text}'\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with patch_module_args({"names": [name], "_ansible_check_mode": True}), pytest.raises(SystemExit):
+        apt_packages.main()
+    result = json.loads(capsys.readouterr().out)
+    assert (result["missing"], result["lists_updated"]) == (missing, False)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.kilonova.cloud import health
-from ansible.module_utils.kilonova.cloud.api import LAYER_UNITS, CloudError
+from ansible.module_utils.kilonova.cloud.api import CloudError
+from ansible.module_utils.kilonova.system.service_index import read_index
 
 from plugins.filter.health import FilterModule
 
@@ -51,7 +52,7 @@ def state(**changes: Any) -> dict[str, Any]:
 
 def judge(found: dict[str, Any], computes: tuple[str, ...] = ("node1",)) -> list[tuple[str, str]]:
     problems = health.judge(found, list(computes), ["guest"], ["my_vm"])
-    assert {one["layer"] for one in problems} <= set(LAYER_UNITS)
+    assert {one["layer"] for one in problems} <= set(read_index().layers)
     return [(one["layer"], one["message"]) for one in problems]
 
 

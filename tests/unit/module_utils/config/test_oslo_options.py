@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The check runs for real in its child process, against an installed (made-up) package with oslo.config's entry points.
+"""The check runs in its child process, against a made-up package with entry points of oslo.config.
 
 Its options have the attributes of oslo.config's; the test at the end uses oslo.config itself where it is installed.
 """
@@ -56,7 +56,7 @@ def list_opts():
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package fake whose entry points name its options and options that cannot be imported."""
+    """Install a package whose entry points name its options, and options that cannot be imported."""
     (tmp_path / "fake_opts.py").write_text(OPTIONS)
     info = tmp_path / "fake-1.0.dist-info"
     info.mkdir()

@@ -20,7 +20,7 @@ UGLY = "@:/%$#'\"\\ "
 
 
 def oslo_reads(line_value: str) -> str:
-    """What oslo.config 9.7 makes of the text after ``name =``, for a value that refers to no option."""
+    """Return what oslo.config 9.7 reads from the text after ``name =``, for a value that refers to no option."""
     value = line_value.strip()
     if value and value[0] == value[-1] and value.startswith(('"', "'")):
         value = value[1:-1]

@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""module_utils/kilonova/system/background.py: answers, errors, and a program that ends without what it began."""
+"""Background calls: results, errors, and a program that ends before its call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ansible.module_utils.kilonova.system.background import Background
 SOURCE = Path(__file__).resolve().parents[4] / "module_utils" / "kilonova" / "system" / "background.py"
 
 
-def test_it_begins_at_once_and_gives_the_answer() -> None:
+def test_a_call_starts_at_once_and_returns_its_result() -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def call() -> int:
@@ -29,13 +29,13 @@ def test_it_begins_at_once_and_gives_the_answer() -> None:
     assert background.result() == 42
 
 
-def test_an_error_is_raised_where_the_answer_is_wanted() -> None:
+def test_an_error_is_raised_by_result() -> None:
     background = Background(lambda: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         background.result()
 
 
-def test_a_program_that_fails_does_not_wait() -> None:
+def test_a_failed_program_does_not_wait() -> None:
     program = f"""
 import importlib.util, sys, threading
 spec = importlib.util.spec_from_file_location("background", {str(SOURCE)!r})

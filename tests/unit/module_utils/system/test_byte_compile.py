@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Byte-compiling beside dpkg, with a program in the test that notes what it is asked."""
+"""Byte-compiling in parallel to dpkg, with a program that records its calls instead of py3compile."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def done(tmp_path: Path) -> list[str]:
 
 
 def script(work: ByteCompiler, *arguments: str) -> None:
-    """What a package's postinst does, with the search path that apt gives it."""
+    """Run py3compile as a postinst script does, with the search path from apt."""
     command = ["sh", "-ec", 'command -v py3compile >/dev/null; py3compile "$@"', "postinst", *arguments]
     subprocess.run(command, env={"PATH": work.path}, check=True)
 
 
-def test_what_scripts_ask_for_is_done_by_the_real_program(tmp_path: Path, program: Path) -> None:
+def test_the_real_program_handles_all_calls(tmp_path: Path, program: Path) -> None:
     with compiler(tmp_path, program) as work:
         for number in range(20):
             script(work, "-p", f"python3-{number}")
@@ -47,7 +47,7 @@ def test_what_scripts_ask_for_is_done_by_the_real_program(tmp_path: Path, progra
     assert (work.waiting(), work.problems) == ([], [])
 
 
-def test_a_failure_is_told_and_stops_nothing(tmp_path: Path, program: Path) -> None:
+def test_a_failure_is_reported_and_stops_nothing(tmp_path: Path, program: Path) -> None:
     with compiler(tmp_path, program) as work:
         script(work, "-p", "broken")
         script(work, "-p", "fine")
@@ -55,7 +55,7 @@ def test_a_failure_is_told_and_stops_nothing(tmp_path: Path, program: Path) -> N
     assert work.problems == [f"{program} -p broken ended with 3:\nbad syntax"]
 
 
-def test_what_an_interruption_left_is_done_later_and_once(tmp_path: Path, program: Path) -> None:
+def test_an_interrupted_queue_is_finished_later_and_once(tmp_path: Path, program: Path) -> None:
     killed = compiler(tmp_path, program)
     with killed:
         pass
@@ -68,13 +68,13 @@ def test_what_an_interruption_left_is_done_later_and_once(tmp_path: Path, progra
     assert later.waiting() == []
 
 
-def test_nothing_asked_is_nothing_done(tmp_path: Path, program: Path) -> None:
+def test_no_call_compiles_nothing(tmp_path: Path, program: Path) -> None:
     with compiler(tmp_path, program):
         pass
     assert done(tmp_path) == []
 
 
-def test_it_is_finished_when_dpkg_fails(tmp_path: Path, program: Path) -> None:
+def test_the_queue_is_finished_when_dpkg_fails(tmp_path: Path, program: Path) -> None:
     with pytest.raises(RuntimeError, match="dpkg"), compiler(tmp_path, program) as work:
         script(work, "-p", "a")
         raise RuntimeError("dpkg")

@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Dry runs over what is not there yet, and over what is there and does not answer."""
+"""Dry runs with services that are not deployed yet, and with deployed ones that do not answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PASSWORD = "@:/%$#'\"\\ "
 
 @pytest.fixture
 def closed_port() -> int:
-    """A port on which nothing listens."""
+    """Return a port on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -32,13 +32,13 @@ def closed_port() -> int:
 
 @pytest.fixture
 def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MariaDB was installed on this host."""
+    """Make this a host with MariaDB."""
     monkeypatch.setattr(dry_run, "MARIADB_TABLES", str(tmp_path))
 
 
 @pytest.fixture
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MariaDB never was."""
+    """Make this a host without MariaDB."""
     monkeypatch.setattr(dry_run, "MARIADB_TABLES", str(tmp_path / "none"))
 
 
@@ -63,7 +63,7 @@ def urls(port: int) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("bare")
-def test_databases_of_a_bare_host_are_all_to_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bare_host_needs_all_databases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = run(mariadb_databases, capsys, **databases(tmp_path))
     assert result["changed"] is True
     assert result["changes"][0] == "create database nova"
@@ -72,14 +72,14 @@ def test_databases_of_a_bare_host_are_all_to_be_made(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.usefixtures("deployed")
-def test_a_stopped_mariadb_tells_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stopped_mariadb_predicts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = run(mariadb_databases, capsys, **databases(tmp_path))
     assert (result["changed"], result["changes"]) == (False, [])
     assert result["not_looked_at"].startswith("MariaDB could not be looked at: ")
 
 
 @pytest.mark.usefixtures("bare")
-def test_cells_of_a_bare_host_are_all_to_be_mapped(closed_port: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bare_host_needs_all_cells(closed_port: int, capsys: pytest.CaptureFixture[str]) -> None:
     result = run(nova_cells, capsys, **urls(closed_port), expected_hosts=["cmp1"])
     assert (result["changed"], result["mappings"]) == (True, ["map cell0", "map cell1"])
     assert result["hosts"] == ["cmp1"]
@@ -117,7 +117,7 @@ def test_schemas_whose_programs_are_not_installed(closed_port: int, capsys: pyte
     assert (result["changed"], result["upgraded"]) == (True, ["placement"])
 
 
-def test_a_catalog_without_a_cloud_is_all_to_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_cloud_needs_the_whole_catalog(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     user = {"name": "nova", "password": PASSWORD, "roles": [{"project": "services", "role": "service"}]}
     service = {"name": "nova", "type": "compute", "endpoints": {"public": "http://192.0.2.10:8774/v2.1"}}
     result = run(
@@ -159,7 +159,7 @@ def test_a_catalog_behind_a_stopped_keystone_is_unknown(
 
 
 @pytest.mark.parametrize("installed", [False, True])
-def test_the_administrators_account(
+def test_bootstrap_of_the_admin_user(
     installed: bool,
     tmp_path: Path,
     closed_port: int,

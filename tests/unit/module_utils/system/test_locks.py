@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Calls of a module wait for each other. Other processes hold the locks here: a process does not wait for itself."""
+"""Calls of a module wait for each other. Other processes hold the locks: a process does not wait for itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HOLD = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK
 
 @contextmanager
 def held(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds a lock."""
+    """Hold a lock in another process."""
     command = [sys.executable, "-c", HOLD, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         try:
@@ -48,12 +48,12 @@ def lock() -> Path:
     return Path(locks.DIRECTORY) / "a_module.lock"
 
 
-def test_alone_it_does_not_wait() -> None:
+def test_a_single_call_does_not_wait() -> None:
     call()
     assert lock().exists()
 
 
-def test_earlier_call_is_waited_for() -> None:
+def test_a_call_waits_for_an_earlier_one() -> None:
     with held(lock()) as holder:
         threading.Timer(0.3, holder.kill).start()
         started = time.monotonic()
@@ -61,7 +61,7 @@ def test_earlier_call_is_waited_for() -> None:
         assert 0.2 < time.monotonic() - started < 5
 
 
-def test_earlier_call_that_does_not_end(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_earlier_call_that_does_not_end(capsys: pytest.CaptureFixture[str]) -> None:
     with held(lock()), pytest.raises(SystemExit):
         call()
     result: dict[str, Any] = json.loads(capsys.readouterr().out)
@@ -71,7 +71,7 @@ def test_earlier_call_that_does_not_end(capsys: pytest.CaptureFixture[str]) -> N
     )
 
 
-def test_check_mode_waits_for_nobody() -> None:
+def test_check_mode_does_not_wait() -> None:
     with held(lock()):
         call(check=True)
 
@@ -79,6 +79,7 @@ def test_check_mode_waits_for_nobody() -> None:
 @pytest.mark.parametrize(
     "name", ["apt_packages", "cloud_resources", "keystone_bootstrap", "keystone_catalog", "mariadb_databases"]
 )
-def test_modules_wait_for_calls_of_their_own(name: str) -> None:
-    text = (PROJECT / "library" / f"{name}.py").read_text()
+def test_modules_wait_for_their_earlier_calls(name: str) -> None:
+    files = [*PROJECT.glob(f"library/{name}.py"), *PROJECT.glob(f"module_utils/kilonova/*/{name}.py")]
+    text = "\n".join(path.read_text() for path in files)
     assert re.search(rf'^    wait_for_earlier_call\(module, "{name}"', text, re.MULTILINE)

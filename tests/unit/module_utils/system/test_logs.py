@@ -6,8 +6,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.kilonova.system import logs
-from ansible.module_utils.kilonova.system.logs import file_lines, log_files, mask_url_passwords, unit_log
+from ansible.module_utils.kilonova.system import logs, service_index
+from ansible.module_utils.kilonova.system.logs import (
+    file_lines,
+    layer_logs,
+    log_files,
+    mask_url_passwords,
+    unit_log,
+)
 
 
 @pytest.fixture
@@ -87,3 +93,17 @@ def test_only_the_end_of_a_large_file_is_read(tmp_path: Path) -> None:
 def test_passwords_in_urls_are_masked() -> None:
     line = "connect to rabbit://openstack:p@:s$@127.0.0.1:5672/ and http://host:80/x"
     assert mask_url_passwords(line) == "connect to rabbit://openstack:********@127.0.0.1:5672/ and http://host:80/x"
+
+
+def test_logs_of_layers_show_each_unit_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "unit_log", lambda unit, lines: f"{lines} lines of {unit}")
+    assert layer_logs(["guest", "Nova compute", "no such layer"], 3).splitlines() == [
+        "3 lines of nova-compute",
+        "3 lines of libvirtd",
+    ]
+
+
+def test_logs_without_an_index_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_index, "PATH", "/nonexistent/services.json")
+    assert layer_logs(["guest"]) == "(no logs: /nonexistent/services.json is missing on this host; run site.yml)"
+    assert log_files("mariadb", "/nonexistent") == []
