@@ -4,14 +4,12 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import shutil
 import subprocess
 import time
-import urllib.error
-import urllib.request
+from http import HTTPStatus
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -34,7 +32,7 @@ UNIT = "keystone.service"
 # Exists from the start of a bootstrap until its success.
 BEGUN = "/var/lib/kilonova/keystone_bootstrap.begun"
 # Answers to a login that a bootstrap changes to 201. Keystone answers 404 where the project or domain is missing.
-REPAIRABLE = (http.client.CREATED, http.client.UNAUTHORIZED, http.client.NOT_FOUND)
+REPAIRABLE = (HTTPStatus.CREATED, HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
 
 
 def tokens_url(params: dict[str, Any]) -> str:
@@ -42,30 +40,27 @@ def tokens_url(params: dict[str, Any]) -> str:
     return f"{params['auth_url'].rstrip('/')}/auth/tokens?nocatalog"
 
 
-def login_request(params: dict[str, Any]) -> urllib.request.Request:
-    """Return the request for a token of the user in the project."""
+def login_body(params: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of a request for a token of the user in the project."""
     domain = {"name": params["domain"]}
-    body = {
+    user = {"name": params["username"], "domain": domain, "password": params["password"]}
+    return {
         "auth": {
-            "identity": {
-                "methods": ["password"],
-                "password": {
-                    "user": {"name": params["username"], "domain": domain, "password": params["password"]},
-                },
-            },
+            "identity": {"methods": ["password"], "password": {"user": user}},
             "scope": {"project": {"name": params["project"], "domain": domain}},
         }
     }
-    return urllib.request.Request(
-        tokens_url(params),
-        data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-        method="POST",
-    )
 
 
-def send(request: urllib.request.Request, timeout: float) -> tuple[int | None, str]:
-    """Return the status of the answer and the token in it; None for the status if there is no answer."""
+def send(url: str, timeout: float, headers: dict[str, str], body: Any = None) -> tuple[int | None, str]:
+    """Send a request, with POST if it has a body. Return the status, None without an answer, and the issued token."""
+    # Imported here, because most hosts import this file and never send a request.
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, headers)
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
             return int(answer.status), answer.headers.get("X-Subject-Token") or ""
@@ -77,14 +72,14 @@ def send(request: urllib.request.Request, timeout: float) -> tuple[int | None, s
 
 def login_status(params: dict[str, Any], keep: bool = True) -> int | None:
     """Log in and return the status of the answer; None if there is no answer. ``keep``: cache the token."""
-    url = tokens_url(params)
+    url, timeout = tokens_url(params), params["timeout"]
     cached = TokenFile("\n".join((url, params["username"], params["domain"], params["project"], params["password"])))
     if token := cached.read():
-        headers = {"X-Auth-Token": token, "X-Subject-Token": token}
-        if send(urllib.request.Request(url, headers=headers), params["timeout"])[0] == http.client.OK:
-            return http.client.CREATED
-    status, token = send(login_request(params), params["timeout"])
-    if status == http.client.CREATED and keep and token:
+        status, _ = send(url, timeout, {"X-Auth-Token": token, "X-Subject-Token": token})
+        if status == HTTPStatus.OK:
+            return HTTPStatus.CREATED
+    status, token = send(url, timeout, {"Content-Type": "application/json"}, login_body(params))
+    if status == HTTPStatus.CREATED and keep and token:
         cached.write(token)
     return status
 
@@ -99,7 +94,7 @@ def wait_for_login(params: dict[str, Any]) -> int | None:
     deadline = time.monotonic() + params["timeout"]
     while True:
         status = login_status(params)
-        if status is not None and status < http.client.INTERNAL_SERVER_ERROR:
+        if status is not None and status < HTTPStatus.INTERNAL_SERVER_ERROR:
             return status
         if time.monotonic() > deadline or unit_failed():
             return status
@@ -148,7 +143,7 @@ def refusal(params: dict[str, Any], status: int | None) -> str:
 
 def predict(module: AnsibleModule, status: int | None, reason: str) -> None:
     """End a dry run in which the login did not work or a bootstrap was interrupted."""
-    if status is None or status >= http.client.INTERNAL_SERVER_ERROR:
+    if status is None or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         if shutil.which("keystone-manage"):
             not_looked_at(module, "The admin user", reason, reason=reason)
     elif status not in REPAIRABLE:
@@ -163,7 +158,7 @@ def run(module: AnsibleModule) -> None:
     params = module.params
     status = login_status(params, keep=False) if module.check_mode else wait_for_login(params)
     interrupted = os.path.exists(BEGUN)
-    if status == http.client.CREATED and not interrupted:
+    if status == HTTPStatus.CREATED and not interrupted:
         module.exit_json(changed=False, reason="")
     if interrupted:
         reason = "an earlier keystone-manage bootstrap was interrupted"
@@ -177,7 +172,7 @@ def run(module: AnsibleModule) -> None:
         module.fail_json(msg=f"{refusal(params, status)} within {params['timeout']} s.\n{unit_log(UNIT)}")
     run_bootstrap(module)
     status = wait_for_login(params)
-    if status != http.client.CREATED:
+    if status != HTTPStatus.CREATED:
         when = "right after keystone-manage bootstrap succeeded"
         module.fail_json(msg=f"{refusal(params, status)} {when}.\n{unit_log(UNIT)}")
     module.exit_json(changed=True, reason=reason)
