@@ -1,7 +1,7 @@
 #!/usr/bin/python
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Converge Keystone's projects, roles, users, services and endpoints in one call."""
+"""Converge Keystone's projects, roles, users, services and endpoints."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ module: keystone_catalog
 short_description: Converge Keystone's projects, roles, users, services and endpoints in one call
 version_added: "0.1.0"
 description:
-  - Creates what is listed and missing, and corrects what differs. Nothing that is not listed is removed, except
+  - Creates the listed entries that are missing and corrects those that differ. Entries that are not listed stay, except
     duplicates of a listed service (same type and name) or endpoint (same service, interface and region).
-  - Every collection is read once, several at a time, so that a call costs the same for few and for many entries.
-  - Keystone does not reveal password hashes. Whether a password is unchanged is found out by logging in with it,
-    without scope, for all users at the same time. Each login costs Keystone one bcrypt computation (about 0.2 s
-    of one core); the tries are shared between Keystone's processes.
-  - A listed service is recognised by its type and name, or by its type alone where only one service has that type and
-    none has both, so that a renamed service keeps its identity. An endpoint with an old URL is updated in place.
-  - Talks to the authentication URL of the clouds file and not to the catalog's identity endpoint, so that a
-    catalog with an old address can be repaired.
+  - Reads each collection once, several at a time, so that the duration hardly depends on the number of entries.
+  - Tests whether a password is unchanged by logging in with it, without scope, because Keystone does not reveal
+    password hashes. The logins of all users run in parallel. A cached token of an earlier login saves the login while
+    Keystone accepts the token.
+  - Recognises a listed service by its type and name. If no service has both and only one has the type, that one is
+    renamed, so that it keeps its ID. An endpoint with an old URL is updated in place.
+  - Calls the authentication URL of the clouds file and not the identity endpoint in the catalog, so that it can repair
+    a catalog with an old address.
 options:
   region:
-    description: Region of all endpoints; created when missing.
+    description: Region of all endpoints. It is created if it is missing.
     type: str
     default: RegionOne
   projects:
@@ -36,7 +36,7 @@ options:
         type: str
         required: true
       description:
-        description: Description of the project. When omitted, any will do.
+        description: Description of the project. If omitted, any is accepted.
         type: str
       domain:
         description: Name of the domain, which must exist.
@@ -62,20 +62,20 @@ options:
         type: str
         required: true
       email:
-        description: Address of the user. When omitted, any will do.
+        description: Email address of the user. If omitted, any is accepted.
         type: str
       description:
-        description: Description of the user. When omitted, any will do.
+        description: Description of the user. If omitted, any is accepted.
         type: str
       domain:
-        description: Name of the domain of the user and of the projects named here.
+        description: Name of the domain of the user and of the projects below.
         type: str
         default: Default
       default_project:
-        description: Name of the project that is used when a login names none. When omitted, any will do.
+        description: Project of a login that names none. If omitted, any is accepted.
         type: str
       roles:
-        description: Roles that the user must have. Further ones are left alone.
+        description: Roles that the user must have. Other roles of the user stay.
         type: list
         elements: dict
         default: []
@@ -103,14 +103,14 @@ options:
         type: str
         required: true
       description:
-        description: Description of the service. When omitted, any will do.
+        description: Description of the service. If omitted, any is accepted.
         type: str
       enabled:
-        description: Whether the service appears in tokens' catalogs.
+        description: Whether the catalog of a token lists the service.
         type: bool
         default: true
       endpoints:
-        description: URL of each interface. Interfaces that are not listed are left alone.
+        description: URL of each interface. Interfaces that are not listed stay as they are.
         type: dict
         default: {}
         suboptions:
@@ -121,32 +121,32 @@ options:
             description: URL for other services.
             type: str
           admin:
-            description: URL for administrators. Today's services do not need one.
+            description: URL for administrators. Current services need none.
             type: str
   cloud:
     description: Name of the cloud in O(clouds_file); its user needs the role admin.
     type: str
     default: admin
   clouds_file:
-    description: File that says how to log in.
+    description: Clouds file with the login.
     type: path
     default: /etc/openstack/clouds.yaml
   api_timeout:
-    description: How long to wait for Keystone to answer, in seconds.
+    description: Seconds to wait for Keystone to answer.
     type: int
     default: 120
 attributes:
   check_mode:
     support: full
     description: >-
-      Reads the state and reports what would change. Where O(clouds_file) does not exist yet, neither does the cloud,
-      and the changes are those that follow the bootstrap.
+      Reads the state and reports what would change. If O(clouds_file) does not exist, the cloud does not exist either,
+      and the changes are those after a bootstrap.
   diff_mode:
     support: full
-    description: Shows exactly the attributes that differ; passwords appear as C(***).
+    description: Shows the attributes that differ, with passwords as C(***).
 notes:
-  - Fails when a name that is referred to is neither listed nor known to Keystone, before anything is changed.
-  - Fails with Keystone's answer when it refuses a change; what was done before it stays, and another call goes on.
+  - Fails before any change when an option refers to a name that is neither listed nor in Keystone.
+  - Fails with Keystone's answer when Keystone refuses a change. Earlier changes stay, and the next call continues.
 requirements: [python3-openstacksdk]
 author: The Kilonova authors (@kilonova)
 """
@@ -178,185 +178,29 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changes:
-  description: What was changed, or would be in check mode, one line each.
+  description: Changes that were made, or would be in check mode, one line each.
   returned: always
   type: list
   elements: str
   sample: ["create user nova", "update endpoint compute public"]
+needs_you:
+  description: Entries that the module cannot converge, and why, one sentence each. The changes leave them out.
+  returned: in check mode, when there are any
+  type: list
+  elements: str
 not_looked_at:
-  description: Why a dry run could not see, though O(clouds_file) exists. RV(ignore:changed) is then false.
+  description: Why the state could not be read although O(clouds_file) exists. RV(ignore:changed) is then false.
   returned: in check mode, when Keystone does not answer
   type: str
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NoReturn
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kilonova.cloud.catalog_plan import (
-    COLLECTIONS,
-    Change,
-    State,
-    UnknownNames,
-    diff_of,
-    make_changes,
-    resolve,
-)
-from ansible.module_utils.kilonova.cloud.client import CLIENT_ARGUMENTS, connect
-from ansible.module_utils.kilonova.cloud.identity import IdentityApi, IdentityError
-from ansible.module_utils.kilonova.system.locks import wait_for_earlier_call
-from ansible.module_utils.kilonova.system.logs import unit_log
-
-# Keystone's processes on one host, more or less; more calls at a time only queue there.
-THREADS = 4
-# A second round removes what a repeated call may have doubled; see IdentityApi.
-ROUNDS = 3
-# Each phase needs what the one before it made.
-# What keystone-manage bootstrap has made when the catalog is first converged:
-# https://docs.openstack.org/keystone/2025.1/admin/bootstrap.html
-BOOTSTRAPPED_ROLES = ("admin", "manager", "member", "reader", "service")
-PHASES = (("region", "project", "role", "service"), ("user", "endpoint"), ("assignment",))
-
-
-def read_state(api: IdentityApi, pool: ThreadPoolExecutor, params: dict[str, Any], fresh: set[str]) -> State:
-    """Read every collection, then try the passwords of the users but for those named in ``fresh``."""
-    calls = {collection: pool.submit(api.list, collection) for collection in COLLECTIONS}
-    state = State()
-    for collection, call in calls.items():
-        setattr(state, collection, call.result())
-    tries = {}
-    for user in params["users"]:
-        found = state.find_user(user)
-        # A disabled user cannot log in; enabling it sets the password as well.
-        if found and found["enabled"] and user["name"] not in fresh:
-            tries[found["id"]] = pool.submit(api.password_is, found["id"], user["password"])
-    named = [state.find_project(role["project"], user["domain"]) for user in params["users"] for role in user["roles"]]
-    projects = {found["id"] for found in named if found}
-    lists = [pool.submit(api.list, "role_assignments", **{"scope.project.id": project}) for project in sorted(projects)]
-    state.role_assignments = [entry for call in lists for entry in call.result()]
-    state.passwords = {identity: call.result() for identity, call in tries.items()}
-    return state
-
-
-def apply_change(api: IdentityApi, state: State, change: Change) -> None:
-    """Make one change; what it refers to by name is looked up in the state, which learns what is created."""
-    if change.action == "delete":
-        api.delete(change.kind, str(change.identity))
-    elif change.kind == "assignment":
-        api.assign(*resolve(state, change))
-    elif change.action == "create":
-        state.learn(change.kind, api.create(change.kind, resolve(state, change)))
-    else:
-        api.update(change.kind, str(change.identity), resolve(state, change))
-
-
-def apply_changes(api: IdentityApi, pool: ThreadPoolExecutor, state: State, changes: list[Change]) -> None:
-    for phase in PHASES:
-        calls = [pool.submit(apply_change, api, state, change) for change in changes if change.kind in phase]
-        for call in calls:
-            call.result()
-
-
-def argument_spec() -> dict[str, Any]:
-    text = {"type": "str"}
-    name = {"type": "str", "required": True}
-    domain = {"type": "str", "default": "Default"}
-
-    def entries(options: dict[str, Any]) -> dict[str, Any]:
-        return {"type": "list", "elements": "dict", "default": [], "options": options}
-
-    return {
-        "region": {"type": "str", "default": "RegionOne"},
-        "projects": entries({"name": name, "description": text, "domain": domain}),
-        "roles": {"type": "list", "elements": "str", "default": []},
-        "users": entries(
-            {
-                "name": name,
-                "password": {"type": "str", "required": True, "no_log": True},
-                "email": text,
-                "description": text,
-                "domain": domain,
-                "default_project": text,
-                "roles": entries({"project": name, "role": name}),
-            }
-        ),
-        "services": entries(
-            {
-                "name": name,
-                "type": name,
-                "description": text,
-                "enabled": {"type": "bool", "default": True},
-                "endpoints": {
-                    "type": "dict",
-                    "default": {},
-                    "options": {"public": text, "internal": text, "admin": text},
-                },
-            }
-        ),
-        **CLIENT_ARGUMENTS,
-    }
-
-
-def finish(module: AnsibleModule, changes: list[Change]) -> NoReturn:
-    """End the module with what was changed, or would be."""
-    module.exit_json(
-        changed=bool(changes),
-        changes=[change.text for change in changes],
-        diff=diff_of(changes) if module._diff else {},
-    )
-    raise AssertionError("exit_json() ends the module")
-
-
-def predict(module: AnsibleModule) -> NoReturn:
-    """End a dry run on a host where Keystone is still to be set up."""
-    domains = {user["domain"] for user in module.params["users"]} | {"Default"}
-    state = State(
-        regions=[{"id": module.params["region"]}],
-        domains=[{"id": name.lower(), "name": name} for name in sorted(domains)],
-        roles=[{"id": name, "name": name, "domain_id": None} for name in BOOTSTRAPPED_ROLES],
-    )
-    try:
-        finish(module, make_changes(state, module.params))
-    except UnknownNames as error:
-        module.fail_json(msg=str(error))
-        raise AssertionError("fail_json() ends the module") from error
+from ansible.module_utils.kilonova.cloud.keystone_catalog import ARGUMENT_SPEC, run
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
-    empty = [user["name"] for user in module.params["users"] if not user["password"]]
-    if empty:
-        module.fail_json(msg=f"The password of {', '.join(empty)} is empty. Keystone needs one for every user.")
-    if module.check_mode and not os.path.exists(module.params["clouds_file"]):
-        predict(module)
-    wait_for_earlier_call(module, "keystone_catalog")
-    connection = connect(module)
-    from keystoneauth1.exceptions import ClientException
-
-    api = IdentityApi(connection.session, connection.config.config["auth"]["auth_url"], keep=not module.check_mode)
-    first: list[Change] | None = None
-    fresh: set[str] = set()
-    try:
-        with ThreadPoolExecutor(THREADS) as pool:
-            for _round in range(ROUNDS):
-                state = read_state(api, pool, module.params, fresh)
-                changes = make_changes(state, module.params)
-                first = changes if first is None else first
-                if not changes or module.check_mode:
-                    break
-                apply_changes(api, pool, state, changes)
-                fresh |= {change.name for change in changes if change.kind == "user"}
-            else:
-                rest = make_changes(read_state(api, pool, module.params, fresh), module.params)
-                if rest:
-                    names = "; ".join(change.text for change in rest)
-                    module.fail_json(msg=f"Keystone accepted every call, yet these would be needed again: {names}.")
-    except UnknownNames as error:
-        module.fail_json(msg=str(error))
-    except (IdentityError, ClientException) as error:
-        module.fail_json(msg=f"The catalog could not be converged: {error}\n{unit_log('keystone')}")
-    finish(module, first or [])
+    """Run the module."""
+    run(AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True))
 
 
 if __name__ == "__main__":

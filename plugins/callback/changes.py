@@ -45,7 +45,7 @@ NAMED = {
     "made": "make {}",
     "generated": "generate {}",
     "upgraded": "upgrade the schema {}",
-    "metadefs": "load the metadata definitions {}",
+    "commands": "run {}",
     "started": "start {}",
     "stopped": "stop {}",
     "disabled": "disable {}",

@@ -59,6 +59,10 @@ def test_no_test_database(host: Any) -> None:
     assert set().union(*SCHEMAS.values()) <= names
 
 
+def test_metadata_definitions_are_loaded(host: Any) -> None:
+    assert query(host, "SELECT COUNT(*) > 0 FROM glance.metadef_namespaces") == [["1"]]
+
+
 def test_snapshot_isolation_is_off(host: Any) -> None:
     assert query(host, "SELECT @@GLOBAL.innodb_snapshot_isolation") == [["0"]]
 

@@ -1,12 +1,12 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""What has to change in Keystone's catalog: pure functions from the state read and the parameters."""
+"""Plan the changes to Keystone's catalog: pure functions of its state and the parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 MASK = "***"
 COLLECTIONS = ("regions", "domains", "projects", "roles", "users", "services", "endpoints")
@@ -15,12 +15,23 @@ Entry = dict[str, Any]
 
 
 class UnknownNames(Exception):
-    """The parameters name something that is neither listed nor known to Keystone."""
+    """The parameters cannot be met, such as a role that is neither listed nor in Keystone."""
+
+
+class Problem(NamedTuple):
+    """An entry of the parameters that cannot be met, and why."""
+
+    kind: str  # the parameter that lists it
+    entry: Entry
+    text: str
 
 
 @dataclass(frozen=True)
 class Change:
-    """One call. ``before`` and ``after`` hold what differs, with references by name that ``scope`` helps to resolve."""
+    """One call to Keystone.
+
+    ``before`` and ``after`` hold what differs and refer to other entries by name; ``scope`` helps to resolve the names.
+    """
 
     kind: str
     action: str
@@ -38,7 +49,7 @@ class Change:
 
 @dataclass
 class State:
-    """The collections as Keystone lists them; ``passwords`` says by user id whether the wanted password fits."""
+    """The collections as Keystone lists them. ``passwords`` maps a user's ID to whether the password is right."""
 
     regions: list[Entry] = field(default_factory=list)
     domains: list[Entry] = field(default_factory=list)
@@ -51,26 +62,31 @@ class State:
     passwords: dict[str, bool] = field(default_factory=dict)
 
     def learn(self, kind: str, entry: Entry) -> None:
+        """Add an entry that was created."""
         getattr(self, f"{kind}s").append(entry)
 
     def domain_id(self, name: str) -> str | None:
+        """Return the ID of a domain."""
         return next((domain["id"] for domain in self.domains if domain["name"] == name), None)
 
     def find_project(self, name: str, domain: str) -> Entry | None:
+        """Return a project."""
         return _named(self.projects, name, self.domain_id(domain))
 
     def find_user(self, user: Entry) -> Entry | None:
+        """Return the user for an entry of the parameters."""
         return _named(self.users, user["name"], self.domain_id(user["domain"]))
 
     def find_role(self, name: str) -> Entry | None:
+        """Return a global role."""
         return _named(self.roles, name, None)
 
     def find_services(self, service: Entry) -> list[Entry]:
-        """The entries of a wanted service: those with its type and name, else the only one with its type."""
+        """Return the services with the type and name of an entry, otherwise the only service with its type."""
         same_type = sorted((entry for entry in self.services if entry["type"] == service["type"]), key=_id)
         same_name = [entry for entry in same_type if entry.get("name") == service["name"]]
         if same_name:
-            # Keep the entry that clients are already sent to.
+            # First the one with endpoints, which clients already use.
             used = {endpoint["service_id"] for endpoint in self.endpoints}
             return sorted(same_name, key=lambda entry: entry["id"] not in used)
         return same_type if len(same_type) == 1 else []
@@ -101,8 +117,10 @@ def _differing(found: Entry, wanted: Entry) -> tuple[Entry, Entry]:
 
 
 def make_changes(state: State, params: Entry) -> list[Change]:
-    """All changes, in an order in which they can be made. Raises UnknownNames."""
-    _check_names(state, params)
+    """Return all changes, in an order in which they can be made. Raises UnknownNames."""
+    problems = find_problems(state, params)
+    if problems:
+        raise UnknownNames("Nothing was changed, because " + "; ".join(problem.text for problem in problems) + ".")
     changes: list[Change] = []
     if not any(region["id"] == params["region"] for region in state.regions):
         changes.append(Change("region", "create", params["region"], {"id": params["region"]}))
@@ -142,7 +160,7 @@ def _user_changes(state: State, user: Entry) -> Iterator[Change]:
     names = {project["id"]: project["name"] for project in state.projects}
     current = {**found, "default_project": names.get(found.get("default_project_id"))}
     before, after = _differing(current, wanted)
-    # Not tried: either just set in this call (then nothing is known against it) or disabled, so enabling sets it too.
+    # Not tried for a user whose password this call has just set, nor for a disabled one, which gets it when enabled.
     if not state.passwords.get(found["id"], found["enabled"]):
         before["password"], after["password"] = f"{MASK} (old)", f"{MASK} (new)"
     if after:
@@ -154,7 +172,7 @@ def _assignment_changes(state: State, user: Entry) -> Iterator[Change]:
     held = {
         (entry["scope"]["project"]["id"], entry["role"]["id"])
         for entry in state.role_assignments
-        # Inherited assignments do not hold on the project itself.
+        # Inherited assignments do not apply to the project itself.
         if found and entry.get("user", {}).get("id") == found["id"] and "OS-INHERIT:inherited_to" not in entry["scope"]
     }
     for project_name, role_name in dict.fromkeys((entry["project"], entry["role"]) for entry in user["roles"]):
@@ -205,35 +223,47 @@ def _endpoint_changes(
         yield Change("endpoint", "delete", text, before=before, identity=double["id"])
 
 
-def _check_names(state: State, params: Entry) -> None:
-    """Find references to nothing, and services that cannot be told apart, before anything is changed."""
+def find_problems(state: State, params: Entry) -> list[Problem]:
+    """Return references to unknown names, and services that are ambiguous."""
     domains = {domain["name"] for domain in state.domains}
     names = {domain["id"]: domain["name"] for domain in state.domains}
     projects = {(names.get(entry["domain_id"]), entry["name"]) for entry in state.projects}
     projects |= {(entry["domain"], entry["name"]) for entry in params["projects"]}
     roles = {entry["name"] for entry in state.roles} | set(params["roles"])
     problems = []
-    for entry in [*params["projects"], *params["users"]]:
-        if entry["domain"] not in domains:
-            problems.append(f"{entry['name']} is to be in the domain '{entry['domain']}'; there are {_join(domains)}")
+    for kind in ("projects", "users"):
+        for entry in params[kind]:
+            if entry["domain"] not in domains:
+                text = f"{entry['name']} is to be in the domain '{entry['domain']}'; there are {_join(domains)}"
+                problems.append(Problem(kind, entry, text))
     for user in params["users"]:
         known = {name for domain, name in projects if domain == user["domain"]}
         wanted = [entry["project"] for entry in user["roles"]]
         for name in dict.fromkeys([*wanted, *([user["default_project"]] if user["default_project"] else [])]):
             if name not in known:
-                problems.append(f"user {user['name']} refers to the project '{name}'; there are {_join(known)}")
+                text = f"user {user['name']} refers to the project '{name}'; there are {_join(known)}"
+                problems.append(Problem("users", user, text))
         for entry in user["roles"]:
             if entry["role"] not in roles:
-                problems.append(f"user {user['name']} is to have the role '{entry['role']}'; there are {_join(roles)}")
+                text = f"user {user['name']} is to have the role '{entry['role']}'; there are {_join(roles)}"
+                problems.append(Problem("users", user, text))
     for service in params["services"]:
         others = [entry.get("name") or "" for entry in state.services if entry["type"] == service["type"]]
         if len(others) > 1 and service["name"] not in others:
-            problems.append(
+            text = (
                 f"the service {service['name']} could be any of {_join(set(others))}, which all have the type "
                 f"{service['type']}; delete all but one of them (openstack service delete)"
             )
-    if problems:
-        raise UnknownNames("Nothing was changed, because " + "; ".join(problems) + ".")
+            problems.append(Problem("services", service, text))
+    return problems
+
+
+def without(params: Entry, problems: list[Problem]) -> Entry:
+    """Return the parameters without the entries that have a problem."""
+    left = dict(params)
+    for problem in problems:
+        left[problem.kind] = [entry for entry in left[problem.kind] if entry is not problem.entry]
+    return left
 
 
 def _join(names: set[str]) -> str:
@@ -241,7 +271,7 @@ def _join(names: set[str]) -> str:
 
 
 def resolve(state: State, change: Change) -> Any:
-    """What to send for a change: its attributes with names replaced by ids; for an assignment (project, user, role)."""
+    """Return the attributes to send, with names replaced by IDs; for an assignment the IDs (project, user, role)."""
     if change.kind == "assignment":
         user = change.scope["user"]
         parts = (
@@ -264,7 +294,7 @@ def resolve(state: State, change: Change) -> Any:
 
 
 def diff_of(changes: list[Change]) -> dict[str, Entry]:
-    """The differing attributes for Ansible's diff."""
+    """Return the attributes that differ, for Ansible's diff."""
     before: Entry = {}
     after: Entry = {}
     for change in changes:

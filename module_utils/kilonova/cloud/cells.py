@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Nova's cell mappings and compute hosts, as its databases hold them, and what to change about them."""
+"""Read Nova's cell mappings and compute hosts from its databases, and plan changes to them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 
 CELL0 = "cell0"
 CELL0_UUID = "00000000-0000-0000-0000-000000000000"
-# Nova never sends messages to cell0; this is what map_cell0 stores (nova/cmd/manage.py).
+# nova-manage stores this (nova/cmd/manage.py); nothing sends messages to cell0.
 CELL0_TRANSPORT = "none:///"
+
+
+class AmbiguousCell(ValueError):
+    """A cell for which several mappings exist."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell as it is mapped or has to be; ``uuid`` is empty where none is known yet."""
+    """A cell mapping, existing or wanted. ``uuid`` is empty before nova-manage has assigned one."""
 
     name: str
     connection: str = field(repr=False)
@@ -31,7 +35,7 @@ class Cell:
 
 @dataclass
 class Host:
-    """What a cell's database knows about one compute host. Times are seconds before now."""
+    """A compute host in the database of a cell. ``last_report`` is in seconds before now."""
 
     name: str
     cell: str
@@ -44,19 +48,21 @@ class Host:
 
 @dataclass(frozen=True)
 class CellChange:
-    """One mapping to make or correct; ``before`` is None for a cell without one."""
+    """One mapping to create or correct. ``before`` is None where none exists."""
 
     before: Cell | None
     after: Cell
 
     @property
     def text(self) -> str:
+        """Describe the change."""
         if self.before is None:
             return f"map {self.after.name}"
         wrong = [label for label, old, new in self.fields() if old != new]
         return f"correct the {' and '.join(wrong)} of {self.after.name}"
 
     def fields(self) -> list[tuple[str, str, str]]:
+        """Return each field as (label, old value, new value)."""
         before = self.before or Cell("", "", "")
         return [
             ("name", before.name, self.after.name),
@@ -65,7 +71,7 @@ class CellChange:
         ]
 
     def diff(self) -> tuple[dict[str, str], dict[str, str]]:
-        """The fields that differ, passwords masked."""
+        """Return the fields that differ, with passwords masked."""
         before, after = {}, {}
         for label, old, new in self.fields():
             if old == new:
@@ -78,7 +84,7 @@ class CellChange:
 
 
 def read_cells(api: Connection) -> list[Cell]:
-    """All cell mappings. Raises pymysql.MySQLError."""
+    """Return all cell mappings. Raises pymysql.MySQLError."""
     query = "SELECT uuid, name, transport_url, database_connection FROM cell_mappings ORDER BY id"
     return [
         Cell(row["name"] or "", row["database_connection"] or "", row["transport_url"] or "", row["uuid"])
@@ -87,12 +93,12 @@ def read_cells(api: Connection) -> list[Cell]:
 
 
 def read_mapped_hosts(api: Connection) -> set[str]:
-    """Names of the hosts that are mapped to a cell. Raises pymysql.MySQLError."""
+    """Return the names of the hosts that are mapped to a cell. Raises pymysql.MySQLError."""
     return {row["host"] for row in rows(api, "SELECT host FROM host_mappings")}
 
 
 def read_hosts(cell: str, connection: Connection) -> dict[str, Host]:
-    """The compute hosts that registered in a cell. Raises pymysql.MySQLError."""
+    """Return the compute hosts that registered in a cell. Raises pymysql.MySQLError."""
     hosts: dict[str, Host] = {}
     query = "SELECT host, MIN(mapped) AS mapped FROM compute_nodes WHERE deleted = 0 AND host IS NOT NULL GROUP BY host"
     for row in rows(connection, query):
@@ -109,14 +115,12 @@ def read_hosts(cell: str, connection: Connection) -> dict[str, Host]:
 
 
 def tables_missing(error: Exception) -> bool:
+    """Return whether a query failed because the schema does not exist yet."""
     return error_code(error) == NO_SUCH_TABLE
 
 
 def plan_cells(mapped: list[Cell], wanted: list[Cell]) -> list[CellChange]:
-    """The mappings to make or correct. A cell is recognised by its UUID, its name or its database.
-
-    Raises ValueError for a cell that could be any of several.
-    """
+    """Return the mappings to create or correct. Raises AmbiguousCell."""
     changes = []
     for cell in wanted:
         found = find_cell(mapped, cell)
@@ -130,12 +134,13 @@ def plan_cells(mapped: list[Cell], wanted: list[Cell]) -> list[CellChange]:
 
 
 def find_cell(mapped: list[Cell], cell: Cell) -> Cell | None:
+    """Return the mapping of a cell, by UUID, name or database. Raises AmbiguousCell."""
     if cell.uuid:
         return next((found for found in mapped if found.uuid == cell.uuid), None)
     by_name = [found for found in mapped if found.name == cell.name]
     if len(by_name) > 1:
         uuids = ", ".join(found.uuid for found in by_name)
-        raise ValueError(
+        raise AmbiguousCell(
             f"{len(by_name)} cells are called {cell.name}: {uuids}. Delete those without hosts "
             "(nova-manage cell_v2 list_hosts, delete_cell --cell_uuid)"
         )
@@ -144,39 +149,39 @@ def find_cell(mapped: list[Cell], cell: Cell) -> Cell | None:
 
 
 def before_map_cell0(connection: str) -> str:
-    """What map_cell0 makes the wanted URL of: it appends _cell0 to the database and removes one layer of quoting."""
+    """Return the URL from which map_cell0 makes the wanted one: it appends _cell0 and unquotes the whole URL."""
     base, mark, query = connection.partition("?")
     return (base.removesuffix("_cell0") + mark + query).replace("%", "%25")
 
 
 def waiting_for(expected: list[str], mapped: set[str], hosts: dict[str, Host]) -> list[str]:
-    """The expected hosts that are neither mapped nor ready to be."""
+    """Return the expected hosts that are not mapped and have no compute node to map."""
     ready = mapped | {name for name, host in hosts.items() if host.has_node}
     return [name for name in dict.fromkeys(expected) if name not in ready]
 
 
 def unmapped(mapped: set[str], hosts: dict[str, Host]) -> list[str]:
-    """The registered hosts that Nova does not schedule to, because they are not mapped."""
+    """Return the registered hosts that are not mapped, so that Nova does not schedule to them."""
     return sorted(name for name, host in hosts.items() if host.has_node and name not in mapped)
 
 
 def about_host(name: str, hosts: dict[str, Host]) -> str:
-    """What is known of a host that has no compute node."""
+    """Describe what is known about a host without a compute node."""
     host = hosts.get(name)
     if host is None:
         return (
-            f"{name}: its nova-compute never registered in any cell. It does not run, has another name there "
+            f"{name}: nova-compute never registered in any cell. It does not run, uses another name "
             "(option host), or does not reach RabbitMQ or a conductor"
         )
     state = "disabled, " if host.disabled else ""
     return (
-        f"{name}: its service registered in {host.cell} ({state}last report {host.last_report} s ago), but has no "
-        "compute node: nova-compute cannot use libvirt there, or Placement does not answer it"
+        f"{name}: nova-compute registered in {host.cell} ({state}last report {host.last_report} s ago), but has no "
+        "compute node: it cannot use libvirt, or Placement does not answer"
     )
 
 
 def missing_message(missing: list[str], hosts: dict[str, Host], mapped: set[str], timeout: float) -> str:
-    """The failure after waiting in vain."""
+    """Return the failure message after the timeout."""
     known = sorted(mapped | {name for name, host in hosts.items() if host.has_node})
     lines = [about_host(name, hosts) for name in missing]
     return (
@@ -187,7 +192,7 @@ def missing_message(missing: list[str], hosts: dict[str, Host], mapped: set[str]
 
 
 def diff_of(changes: list[CellChange], hosts: list[str]) -> dict[str, dict[str, Any]]:
-    """Mappings and hosts that change, for Ansible's diff."""
+    """Return the mappings and hosts that change, for Ansible's diff."""
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}
     for change in changes:

@@ -1,14 +1,14 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The few calls of Keystone's identity API v3 that converging the catalog needs."""
+"""A client for the calls of Keystone's identity API v3 that keystone_catalog needs."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ansible.module_utils.kilonova.cloud.token_cache import TokenFile, identity_url, look_at
+from ansible.module_utils.kilonova.cloud.token_cache import TokenFile, identity_url, validate
 
-# A reset connection is not an answer; keystoneauth then repeats the call.
+# keystoneauth repeats a call whose connection was reset, which may create an entry twice.
 CONNECT_RETRIES = 3
 UNAUTHORIZED = 401
 CREATED = 201
@@ -17,16 +17,13 @@ BAD_REQUEST = 400
 
 
 class IdentityError(Exception):
-    """An answer that is not a success, with what Keystone says about it."""
+    """An error status, with Keystone's message."""
 
 
 class IdentityApi:
-    """Calls go to the authentication URL, not to the catalog's identity endpoint.
+    """The API at the authentication URL: the identity endpoint in the catalog may be the old address to repair.
 
-    A catalog that still holds an old address can so be repaired through the new one.
-    API: https://docs.openstack.org/api-ref/identity/v3/
-
-    Without ``keep``, nothing is written on this host, as in a dry run.
+    ``keep``: cache tokens on this host. API: https://docs.openstack.org/api-ref/identity/v3/
     """
 
     def __init__(self, session: Any, auth_url: str, keep: bool = True) -> None:
@@ -35,7 +32,7 @@ class IdentityApi:
         self.url = identity_url(auth_url)
 
     def list(self, collection: str, **query: str) -> list[dict[str, Any]]:
-        """All entries of a collection. Raises IdentityError."""
+        """Return all entries of a collection. Raises IdentityError."""
         return list(self._call("GET", f"/{collection}", params=query)[collection])
 
     def create(self, kind: str, attributes: dict[str, Any]) -> dict[str, Any]:
@@ -47,7 +44,7 @@ class IdentityApi:
         return dict(self._call("PATCH", f"/{kind}s/{identity}", json={kind: attributes})[kind])
 
     def delete(self, kind: str, identity: str) -> None:
-        """Delete one entry; one that is gone already is fine. Raises IdentityError."""
+        """Delete one entry, if it exists. Raises IdentityError."""
         self._call("DELETE", f"/{kind}s/{identity}", accept=(NOT_FOUND,))
 
     def assign(self, project: str, user: str, role: str) -> None:
@@ -55,12 +52,9 @@ class IdentityApi:
         self._call("PUT", f"/projects/{project}/users/{user}/roles/{role}")
 
     def password_is(self, user: str, password: str) -> bool:
-        """Whether a user can log in with a password, found out by doing so, without scope. Raises IdentityError.
-
-        The token of an earlier login with the same password proves it as well, as long as Keystone takes it.
-        """
-        kept = TokenFile(f"{self.url} {user} {password}")
-        if (token := kept.read()) and look_at(self.session, self.url, token):
+        """Return whether a user can log in with a password, without scope. Raises IdentityError."""
+        cached = TokenFile(f"{self.url} {user} {password}")
+        if (token := cached.read()) and validate(self.session, self.url, token):
             return True
         identity = {"methods": ["password"], "password": {"user": {"id": user, "password": password}}}
         response = self._request(
@@ -69,7 +63,7 @@ class IdentityApi:
         if response.status_code not in (CREATED, UNAUTHORIZED):
             raise IdentityError(self._explain("POST", "/auth/tokens", response))
         if self.keep and response.status_code == CREATED:
-            kept.write(response.headers["X-Subject-Token"])
+            cached.write(response.headers["X-Subject-Token"])
         return bool(response.status_code == CREATED)
 
     def _call(self, method: str, path: str, accept: tuple[int, ...] = (), **options: Any) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens of Keystone's that later calls of modules on the same host use again.
+"""Cache of Keystone tokens on this host, so that a module can reuse the login of an earlier one.
 
-Keystone takes a third of a second of a processor to compare a password with its hash, on purpose, and a run compares
-about ten. Looking at a token takes it 15 ms and says as much: Keystone revokes the tokens of a user whose password
-changes or who is disabled, so that one which it still takes came from the password that still counts. Whoever can read
-these files can read the clouds file with the administrator's password, too.
+Comparing a password with its hash takes Keystone 0.3 s of a CPU, validating a token 15 ms. A valid token proves that
+the password is unchanged, because Keystone revokes a user's tokens when the password changes or the user is disabled.
+
+The cache gives nothing away: its files are in memory (/run), only root can read them, and root can also read the
+passwords of the same users in clouds.yaml and in the configuration of the services.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ TOKENS = os.path.join(DIRECTORY, "tokens")
 
 
 class TokenFile:
-    """A file with the token of one login. Its name follows from all of the login, its password included."""
+    """The cached token of one login, in a file that is named after a hash of the login, including the password."""
 
     def __init__(self, login: str) -> None:
         self.path = os.path.join(TOKENS, hashlib.sha256(login.encode()).hexdigest())
 
     def read(self) -> str:
-        """The token; empty where there is none."""
+        """Return the token; empty if there is none."""
         try:
             with open(self.path, encoding="ascii") as stream:
                 return stream.read()
@@ -37,12 +38,12 @@ class TokenFile:
             return ""
 
     def write(self, token: str) -> None:
-        """Keep a token. What cannot be written is not kept, such as by a user other than root."""
+        """Cache a token, if this user can write the file."""
         directory = os.path.dirname(self.path)
         with contextlib.suppress(OSError):
             os.makedirs(os.path.dirname(directory), mode=0o711, exist_ok=True)
             os.makedirs(directory, mode=0o700, exist_ok=True)
-            # Only its owner reads what mkstemp() makes. Replaced in one step, for calls at the same time.
+            # mkstemp() creates the file with mode 0600.
             descriptor, path = tempfile.mkstemp(dir=directory)
             with open(descriptor, "w", encoding="ascii") as stream:
                 stream.write(token)
@@ -50,16 +51,15 @@ class TokenFile:
 
 
 def identity_url(auth_url: str) -> str:
-    """The address of Keystone's API v3, of which the clouds file may give the root only."""
+    """Return the URL of Keystone's API v3; the clouds file may hold the URL without a version."""
     base = auth_url.rstrip("/")
     return base if base.endswith("/v3") else f"{base}/v3"
 
 
-def look_at(session: Any, auth_url: str, token: str) -> dict[str, Any] | None:
-    """What Keystone says of a token, as it would after a login, with the present catalog; None when it is refused.
+def validate(session: Any, auth_url: str, token: str) -> dict[str, Any] | None:
+    """Validate a token and return Keystone's answer, which is that of a login; None if Keystone refuses the token.
 
-    Expired, revoked, or of another Keystone are all the same: it takes a login. Raises keystoneauth's exceptions where
-    Keystone does not answer.
+    Raises keystoneauth's exceptions if Keystone does not answer.
     """
     from keystoneauth1.exceptions import HTTPClientError
 
@@ -72,24 +72,24 @@ def look_at(session: Any, auth_url: str, token: str) -> dict[str, Any] | None:
 
 
 class KeptLogin:
-    """The token of a session's own login."""
+    """The cached token for the login of a session."""
 
     def __init__(self, session: Any, auth_url: str) -> None:
         self.session = session
         self.auth_url = auth_url
-        # None with a way to log in that has no name, such as a token.
+        # None for a login that keystoneauth does not cache, such as one by token.
         login = session.auth.get_cache_id()
         self.file = TokenFile(login) if login else None
 
     def use(self) -> bool:
-        """Let the session use the token, if there is one that Keystone still takes. Raises as look_at() does."""
+        """Let the session use the cached token and return whether Keystone accepts it. Raises as validate() does."""
         token = self.file.read() if self.file else ""
-        body = look_at(self.session, self.auth_url, token) if token else None
+        body = validate(self.session, self.auth_url, token) if token else None
         if body:
             self.session.auth.set_auth_state(json.dumps({"auth_token": token, "body": body}))
         return bool(body)
 
     def keep(self) -> None:
-        """Keep the session's token."""
+        """Cache the token of the session."""
         if self.file:
             self.file.write(str(self.session.get_token()))

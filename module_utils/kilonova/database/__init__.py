@@ -1,3 +1,3 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""MariaDB, and the database schemas of the OpenStack services."""
+"""MariaDB and the database schemas of OpenStack services."""

@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Alembic's migration scripts, read without importing them, alembic or the service."""
+"""Read alembic's migration scripts without importing them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Revision:
-    """What one script says about itself."""
+    """The revision that a script defines."""
 
     name: str
     down: tuple[str, ...] = ()
@@ -20,12 +20,7 @@ class Revision:
 
 
 def read_revisions(directory: str) -> dict[str, Revision]:
-    """All revisions below a directory, by name.
-
-    Only the head of each script is parsed: alembic's attributes are plain assignments there
-    (https://alembic.sqlalchemy.org/en/latest/tutorial.html). Raises OSError, and ValueError for a directory without
-    any revision.
-    """
+    """Return all revisions below a directory. Raises OSError, SyntaxError, and ValueError if there are none."""
     revisions: dict[str, Revision] = {}
     for folder, _subfolders, files in os.walk(directory):
         for file in files:
@@ -40,7 +35,9 @@ def read_revisions(directory: str) -> dict[str, Revision]:
 
 
 def parse_revision(source: str) -> Revision | None:
-    """The revision that a script defines, None for a file that defines none."""
+    """Return the revision that a script defines, if any. Raises SyntaxError and ValueError."""
+    # Parsing only the head is faster. alembic's attributes are plain assignments there:
+    # https://alembic.sqlalchemy.org/en/latest/tutorial.html
     head = ("\n" + source).split("\ndef ", 1)[0]
     values: dict[str, tuple[str, ...]] = {}
     for statement in ast.parse(head).body:
@@ -64,16 +61,16 @@ def _names(value: object) -> tuple[str, ...]:
 
 
 def heads(revisions: Mapping[str, Revision]) -> list[str]:
-    """The revisions that no other one follows, sorted."""
+    """Return the revisions that no other revision follows, sorted."""
     followed = {name for revision in revisions.values() for name in revision.down}
     return sorted(set(revisions) - followed)
 
 
 def applied(revisions: Mapping[str, Revision], current: Iterable[str]) -> set[str]:
-    """The current revisions with all that they follow or depend on.
+    """Return the current revisions and all that they follow or depend on.
 
-    Alembic's version table omits a revision on which another one in the table depends, so that the table of a
-    complete Glance schema names its contract head only.
+    Alembic does not record a revision on which another recorded one depends: a complete Glance schema names only its
+    contract head.
     """
     found: set[str] = set()
     todo = list(current)
@@ -86,10 +83,10 @@ def applied(revisions: Mapping[str, Revision], current: Iterable[str]) -> set[st
 
 
 def pending(revisions: Mapping[str, Revision], current: Iterable[str]) -> set[str]:
-    """The revisions that an upgrade would still have to apply."""
+    """Return the revisions that an upgrade has to apply."""
     return set(revisions) - applied(revisions, current)
 
 
 def unknown(revisions: Mapping[str, Revision], current: Iterable[str]) -> list[str]:
-    """Current revisions that no script defines: the schema is newer than the installed code."""
+    """Return current revisions that no script defines, because the schema is newer than the installed code."""
     return sorted(set(current) - set(revisions))

@@ -1,10 +1,10 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Connections to MariaDB over PyMySQL, and SQL quoting, for the modules that read or write databases."""
+"""Connect to MariaDB with PyMySQL, and quote SQL."""
 
 from __future__ import annotations
 
-import traceback
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
@@ -12,14 +12,6 @@ from ansible.module_utils.kilonova.config.urls import DatabaseUrl
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection
-
-try:
-    import pymysql
-    from pymysql.cursors import DictCursor
-
-    IMPORT_ERROR: str | None = None
-except ImportError:
-    IMPORT_ERROR = traceback.format_exc()
 
 CONNECT_SECONDS = 10
 UNKNOWN_DATABASE = 1049
@@ -29,14 +21,21 @@ NO_SUCH_TABLE = 1146
 TLS_OPTIONS = ("ssl_ca", "ssl_cert", "ssl_key")
 
 
+def pymysql_is_missing() -> bool:
+    """Return whether PyMySQL is not installed."""
+    return importlib.util.find_spec("pymysql") is None
+
+
 def require_pymysql(module: AnsibleModule) -> None:
-    """Fail with Ansible's message where PyMySQL is missing."""
-    if IMPORT_ERROR:
-        module.fail_json(msg=missing_required_lib("PyMySQL"), exception=IMPORT_ERROR)
+    """Fail with Ansible's message if PyMySQL is not installed."""
+    if pymysql_is_missing():
+        module.fail_json(msg=missing_required_lib("PyMySQL"))
 
 
 def connect_socket(socket: str, user: str, database: str | None = None) -> Connection:
-    """Log in over the unix socket. Raises pymysql.MySQLError."""
+    """Log in over the Unix socket. Raises pymysql.MySQLError."""
+    import pymysql
+
     return pymysql.connect(
         unix_socket=socket,
         user=user,
@@ -48,7 +47,9 @@ def connect_socket(socket: str, user: str, database: str | None = None) -> Conne
 
 
 def connect_url(url: DatabaseUrl) -> Connection:
-    """Log in as an SQLAlchemy URL says, TLS options and unix socket included. Raises pymysql.MySQLError."""
+    """Log in with an SQLAlchemy URL, including its TLS options and Unix socket. Raises pymysql.MySQLError."""
+    import pymysql
+
     options: dict[str, Any] = {name: url.option(name) for name in TLS_OPTIONS if url.option(name)}
     if url.option("unix_socket"):
         options["unix_socket"] = url.option("unix_socket")
@@ -66,10 +67,12 @@ def connect_url(url: DatabaseUrl) -> Connection:
 
 
 def connect_to_read(url: DatabaseUrl) -> Connection:
-    """Log in as the URL says, or as root where that account is refused. Raises pymysql.MySQLError.
+    """Log in with a URL, or as root if MariaDB refuses that account. Raises pymysql.MySQLError.
 
-    For dry runs: the account may be what a run would create or correct, and what it would read there is known to root.
+    For dry runs, in which the account may be one that the run would create or correct.
     """
+    import pymysql
+
     try:
         return connect_url(url)
     except pymysql.MySQLError as error:
@@ -79,22 +82,24 @@ def connect_to_read(url: DatabaseUrl) -> Connection:
 
 
 def rows(connection: Connection, query: str, arguments: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
-    """The rows of a query as dictionaries. Raises pymysql.MySQLError."""
+    """Return the rows of a query as dictionaries. Raises pymysql.MySQLError."""
+    from pymysql.cursors import DictCursor
+
     with connection.cursor(DictCursor) as cursor:
         cursor.execute(query, arguments or None)
         return list(cursor.fetchall())
 
 
 def error_code(error: Exception) -> int:
-    """MariaDB's error number, 0 where there is none."""
+    """Return MariaDB's error number; 0 if there is none."""
     return error.args[0] if error.args and isinstance(error.args[0], int) else 0
 
 
 def identifier(name: str) -> str:
-    """A name quoted as an SQL identifier."""
+    """Quote a name as an SQL identifier."""
     return "`" + name.replace("`", "``") + "`"
 
 
 def literal(text: str) -> str:
-    """A text quoted as an SQL string, for sessions without NO_BACKSLASH_ESCAPES."""
+    """Quote a text as an SQL string, for sessions without NO_BACKSLASH_ESCAPES."""
     return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"

@@ -1,13 +1,12 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Run a service's own management tool as the service's system user, with a private configuration.
+"""Run the management tool of a service as its system user, with a private configuration.
 
-Secrets reach the tool in files only: a directory of mode 0700 below /run (memory, not disk) holds the
-configuration and MariaDB's login, both of mode 0600 and owned by the system user.
+Secrets reach the tool only in files: a directory of mode 0700 below /run (memory, not disk) holds the configuration and
+MariaDB's login, both of mode 0600 and owned by the system user.
 
-The tool runs in a session of its own and writes its output to a file, so that a lost connection or a
-killed module does not break it off in the middle of a change. It inherits the lock on its work, so that a
-later call waits until it is done, whoever started it.
+The tool runs in a session of its own and writes to a file, so that a lost connection or a killed module does not
+interrupt it in the middle of a change. It inherits the lock, so that the next call waits for it.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ RUN_DIRECTORY = "/run/kilonova"
 POLL_SECONDS = 0.1
 TOOL_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 OUTPUT_LINES = 25
-# SQLAlchemy repeats the failed statement, which can be longer than everything else.
+# SQLAlchemy repeats the failed statement, which can be very long.
 _STATEMENT = re.compile(r"\[SQL:\s*([^\n]*)\n.*?\]\n(?=\(Background|\[parameters)", re.DOTALL)
 _URL_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s@]*@")
 
@@ -38,17 +37,21 @@ Settings = dict[str, dict[str, str]]
 
 
 class ToolError(Exception):
-    """A tool that could not be run, failed, or did not end in time. ``output`` is everything it wrote."""
+    """A tool that cannot be run, failed, or still runs after the timeout. ``output`` is what it wrote."""
 
     def __init__(self, message: str, output: str = "") -> None:
         super().__init__(message)
         self.output = output
 
 
-class ServiceTool:
-    """A locked place to run one service's tool for one piece of work.
+class StillRuns(ToolError):
+    """A tool that still runs after the timeout."""
 
-    ``work`` names the work, such as ``schema-nova_api``; ``key`` tells apart works of that name, and may be secret.
+
+class ServiceTool:
+    """A lock and a private directory for one kind of work of a service's tool.
+
+    ``work`` names the work, such as ``schema-nova_api``. ``key`` distinguishes works of one name; it may be secret.
     """
 
     def __init__(self, user: str, work: str, key: str, timeout: float, run_directory: str = RUN_DIRECTORY) -> None:
@@ -62,7 +65,7 @@ class ServiceTool:
     @contextlib.contextmanager
     def locked(self) -> Iterator[ServiceTool]:
         """Hold the lock, waiting for it up to the timeout. Raises ToolError."""
-        # 0711: the system user has to reach its own directory below, nobody has to list it.
+        # 0711: the system user has to reach the private directory below, but nobody has to list this one.
         os.makedirs(os.path.dirname(self.base), mode=0o711, exist_ok=True)
         self.lock = os.open(f"{self.base}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -81,16 +84,16 @@ class ServiceTool:
                 if time.monotonic() > self.deadline:
                     raise ToolError(
                         f"an earlier run is still at work (it holds {self.base}.lock) after {self.timeout:g} s. "
-                        f"See what it does with: fuser -v {self.base}.lock"
+                        f"See which process holds it: fuser -v {self.base}.lock"
                     ) from error
             time.sleep(POLL_SECONDS)
 
     def run(self, command: list[str], settings: Settings, databases: dict[str, tuple[str, str]] | None = None) -> str:
-        """Run a command to its end and return its output. Raises ToolError.
+        """Run a command and return its output. Raises ToolError.
 
-        ``{config}`` in the command is replaced by the options that name the configuration. ``databases`` maps a
-        configuration section to (URL, form): with the form ``file`` the login goes to a file that the URL refers
-        to, with ``url`` the URL is written as it is.
+        ``{config}`` in the command is replaced by the options that name the configuration. ``databases`` maps a section
+        of the configuration to (URL, form): the form ``url`` keeps the URL, ``file`` moves its login to a file to which
+        the URL then refers.
         """
         if self.lock is None:
             raise RuntimeError("run() needs the lock")
@@ -114,13 +117,14 @@ class ServiceTool:
             config = os.path.join(self.base, "service.conf")
             write_private(config, render(sections), account.pw_uid, account.pw_gid)
             os.chown(self.base, account.pw_uid, account.pw_gid)
-            # --config-dir as well: without it the tools would also read their conf.d directories in /etc.
+            # Without --config-dir, the tools would also read their conf.d directories in /etc.
             options = ["--config-file", config, "--config-dir", self.base]
             arguments = [word for part in command for word in (options if part == "{config}" else [part])]
             output = self._wait(arguments, account)
-        except BaseException as error:
-            if not isinstance(error, ToolError) or "still runs" not in str(error):
-                self._clean()
+        except StillRuns:
+            raise
+        except BaseException:
+            self._clean()
             raise
         self._clean()
         return output
@@ -146,9 +150,9 @@ class ServiceTool:
             try:
                 code = process.wait(max(0.0, self.deadline - time.monotonic()))
             except subprocess.TimeoutExpired as error:
-                raise ToolError(
+                raise StillRuns(
                     f"{arguments[0]} still runs as process {process.pid} after {self.timeout:g} s. It was not ended, "
-                    "because that could leave its work half done; another call waits for it."
+                    "because that could leave its work half done; the next call waits for it."
                 ) from error
             log.seek(0)
             output = log.read()
@@ -164,14 +168,14 @@ class ServiceTool:
 
 
 def write_private(path: str, text: str, uid: int, gid: int) -> None:
-    """Create a file that only its owner may read."""
+    """Create a file that only its owner can read."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
         os.fchown(file.fileno(), uid, gid)
 
 
 def render(settings: Settings) -> str:
-    """An oslo.config file."""
+    """Return the text of an oslo.config file."""
     lines = []
     for section, options in settings.items():
         lines += [f"[{section}]", *(f"{name} = {oslo_escape(value)}" for name, value in options.items())]
@@ -179,16 +183,15 @@ def render(settings: Settings) -> str:
 
 
 def login_file(url: DatabaseUrl) -> str:
-    """An option file for PyMySQL, which takes one pair of quotes off a value and knows no escapes."""
+    """Return an option file for PyMySQL, which removes one pair of quotes from a value and knows no escapes."""
     return f'[client]\nuser = "{url.user}"\npassword = "{url.password}"\n'
 
 
 def url_with_login_file(url: str, path: str) -> str:
-    """The URL with its login replaced by the name of an option file.
+    """Replace the login in a URL by the name of an option file.
 
-    Some tools hand the URL to alembic's configuration, where ``%`` is special, without doubling it
-    (keystone/common/sql/upgrades.py): a quoted character in the password then ends them with "invalid
-    interpolation syntax". A URL without a login has nothing to quote.
+    Some tools pass the URL to alembic's configuration without escaping ``%`` (keystone/common/sql/upgrades.py), so that
+    a quoted character in the password makes them fail with "invalid interpolation syntax".
     """
     parts = urlsplit(url)
     query = "&".join(part for part in (parts.query, f"read_default_file={quote(path)}") if part)
@@ -196,7 +199,7 @@ def url_with_login_file(url: str, path: str) -> str:
 
 
 def secrets_of(url: str) -> set[str]:
-    """The forms in which the password of a URL may turn up in an output."""
+    """Return the forms in which the passwords of a URL can appear in an output."""
     netloc = urlsplit(url).netloc
     found = set()
     for member in netloc.split(","):
@@ -207,7 +210,7 @@ def secrets_of(url: str) -> set[str]:
 
 
 def last_lines(output: str, secrets: set[str], lines: int = OUTPUT_LINES) -> str:
-    """The end of an output with secrets masked and long SQL statements cut."""
+    """Return the end of an output, with secrets masked and long SQL statements cut."""
     output = _STATEMENT.sub(r"[SQL: \1 ...]\n", output)
     text = "\n".join(output.rstrip().splitlines()[-lines:])
     for secret in sorted(secrets, key=len, reverse=True):

@@ -16,6 +16,7 @@ import nova_cells
 import openstack_schemas
 import pytest
 from ansible.module_utils.kilonova.config.urls import database_url
+from ansible.module_utils.kilonova.database import schemas as database_schemas
 from ansible.module_utils.kilonova.system import dry_run
 from ansible.module_utils.testing import patch_module_args
 
@@ -62,6 +63,18 @@ def urls(port: int) -> dict[str, Any]:
     return {"api_connection": url("nova_api"), "cell0_connection": url("nova_cell0"), "cells": [cell]}
 
 
+def schema(port: int) -> dict[str, Any]:
+    return {
+        "name": "placement",
+        "connection": urls(port)["api_connection"],
+        "package": "placement",
+        "scripts": "versions",
+        "section": "placement_database",
+        "user": "placement",
+        "command": ["placement-manage", "{config}", "db", "sync"],
+    }
+
+
 @pytest.mark.usefixtures("bare")
 def test_a_bare_host_needs_all_databases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = run(mariadb_databases, capsys, **databases(tmp_path))
@@ -103,17 +116,15 @@ def test_schemas(
 ) -> None:
     request.getfixturevalue(state)
     (tmp_path / "one.py").write_text("revision = 'one'\ndown_revision = None\n")
-    monkeypatch.setattr(openstack_schemas.Kind, "directory", lambda kind: str(tmp_path))
-    schemas = [{"name": "placement", "connection": urls(closed_port)["api_connection"]}]
-    result = run(openstack_schemas, capsys, schemas=schemas)
+    monkeypatch.setattr(database_schemas.Schema, "directory", lambda schema: str(tmp_path))
+    result = run(openstack_schemas, capsys, schemas=[schema(closed_port)])
     assert result["changed"] is (state == "bare")
     assert result["upgraded"] == (["placement"] if state == "bare" else [])
     assert ("not_looked_at" in result) is (state == "deployed")
 
 
 def test_schemas_whose_programs_are_not_installed(closed_port: int, capsys: pytest.CaptureFixture[str]) -> None:
-    schemas = [{"name": "placement", "connection": urls(closed_port)["api_connection"]}]
-    result = run(openstack_schemas, capsys, schemas=schemas)
+    result = run(openstack_schemas, capsys, schemas=[schema(closed_port)])
     assert (result["changed"], result["upgraded"]) == (True, ["placement"])
 
 
