@@ -17,19 +17,8 @@ description:
     the last log lines of the units in question, as far as they run on this host.
   - Changes nothing.
 author: The Kilonova authors (@kilonova)
+extends_documentation_fragment: [openstack_client, read_only]
 options:
-  cloud:
-    description: Name of the cloud in O(clouds_file).
-    type: str
-    default: admin
-  clouds_file:
-    description: Path of the clouds.yaml file with the credentials.
-    type: path
-    default: /etc/openstack/clouds.yaml
-  api_timeout:
-    description: Seconds to wait for Keystone to answer.
-    type: int
-    default: 120
   computes:
     description: Names, as Nova knows them, of the hosts that have to be up as hypervisors.
     type: list
@@ -53,15 +42,6 @@ options:
     description: Whether to succeed whatever is found, and not to wait.
     type: bool
     default: false
-requirements:
-  - python3-openstacksdk on the host
-attributes:
-  check_mode:
-    support: full
-    description: Does the same; it changes nothing.
-  diff_mode:
-    support: none
-    description: There is nothing to show.
 """
 
 EXAMPLES = r"""

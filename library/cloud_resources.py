@@ -23,19 +23,8 @@ description:
     warning; one in ERROR that ran before is reported, because it may hold data.
   - Where the clouds file does not exist yet, check mode predicts that everything will be created.
 author: The Kilonova authors (@kilonova)
+extends_documentation_fragment: [openstack_client]
 options:
-  cloud:
-    description: Name of the cloud in O(clouds_file).
-    type: str
-    default: admin
-  clouds_file:
-    description: Path of the clouds.yaml file with the credentials.
-    type: path
-    default: /etc/openstack/clouds.yaml
-  api_timeout:
-    description: Seconds to wait for Keystone to answer.
-    type: int
-    default: 120
   server_timeout:
     description: Seconds to wait for a server to become ACTIVE, or to be deleted.
     type: int
@@ -279,8 +268,6 @@ options:
         type: list
         elements: str
         default: [default]
-requirements:
-  - python3-openstacksdk on the host
 attributes:
   check_mode:
     support: full

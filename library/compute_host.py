@@ -19,6 +19,7 @@ description:
   - Uses Nova's REST API with microversion 2.79 (C(os-services), C(os-migrateLive), C(migrate), C(confirmResize),
     a server's C(migrations)) and 2.84 (C(os-instance-actions)), and Neutron's C(agents).
 author: The Kilonova authors (@kilonova)
+extends_documentation_fragment: [openstack_client]
 options:
   name:
     description: The compute's name, as Nova knows it.
@@ -41,20 +42,6 @@ options:
     description: Seconds to wait for all guests to move, or for the compute to go down before it is removed.
     type: int
     default: 1800
-  cloud:
-    description: Name of the cloud in O(clouds_file).
-    type: str
-    default: admin
-  clouds_file:
-    description: Path of the clouds.yaml file with the credentials.
-    type: path
-    default: /etc/openstack/clouds.yaml
-  api_timeout:
-    description: Seconds to wait for Keystone to answer.
-    type: int
-    default: 120
-requirements:
-  - python3-openstacksdk on the host
 attributes:
   check_mode:
     support: full

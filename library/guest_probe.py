@@ -24,19 +24,8 @@ description:
   - An action plugin of the same name opens a listener on the control computer for O(outside_listen).
   - Changes nothing.
 author: The Kilonova authors (@kilonova)
+extends_documentation_fragment: [openstack_client, read_only]
 options:
-  cloud:
-    description: Name of the cloud in O(clouds_file).
-    type: str
-    default: admin
-  clouds_file:
-    description: Path of the clouds.yaml file with the credentials.
-    type: path
-    default: /etc/openstack/clouds.yaml
-  api_timeout:
-    description: Seconds to wait for Keystone to answer.
-    type: int
-    default: 120
   server:
     description: Name of the server, in the project of O(cloud).
     type: str
@@ -132,16 +121,9 @@ options:
         type: str
         default: nova
 requirements:
-  - python3-openstacksdk, ping, ip and ssh on the host
+  - ping, ip and ssh on the host
   - nc, or bash, in the guest for the way out
   - python3-pymysql on the host, for C(database_socket) of O(consoles)
-attributes:
-  check_mode:
-    support: full
-    description: Does the same; it changes nothing.
-  diff_mode:
-    support: none
-    description: There is nothing to show.
 """
 
 EXAMPLES = r"""

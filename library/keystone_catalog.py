@@ -123,18 +123,6 @@ options:
           admin:
             description: URL for administrators. Today's services do not need one.
             type: str
-  cloud:
-    description: Name of the cloud in O(clouds_file); its user needs the role admin.
-    type: str
-    default: admin
-  clouds_file:
-    description: File that says how to log in.
-    type: path
-    default: /etc/openstack/clouds.yaml
-  api_timeout:
-    description: How long to wait for Keystone to answer, in seconds.
-    type: int
-    default: 120
 attributes:
   check_mode:
     support: full
@@ -147,8 +135,8 @@ attributes:
 notes:
   - Fails when a name that is referred to is neither listed nor known to Keystone, before anything is changed.
   - Fails with Keystone's answer when it refuses a change; what was done before it stays, and another call goes on.
-requirements: [python3-openstacksdk]
 author: The Kilonova authors (@kilonova)
+extends_documentation_fragment: [openstack_client]
 """
 
 EXAMPLES = r"""

@@ -14,6 +14,7 @@ description:
     modules do for their failure messages. For hosts other than the one that a module failed on.
   - Units that this host does not have are left out.
 author: The Kilonova authors (@kilonova)
+extends_documentation_fragment: [read_only]
 options:
   layer:
     description: The part of the cloud, such as V(Nova compute) or V(OVN), as the C(layer) of another module's failure.
@@ -23,13 +24,6 @@ options:
     description: How many lines of each source.
     type: int
     default: 15
-attributes:
-  check_mode:
-    support: full
-    description: Does the same; it changes nothing.
-  diff_mode:
-    support: none
-    description: There is nothing to show.
 """
 
 EXAMPLES = r"""
