@@ -18,7 +18,7 @@ STATE: dict[str, Any] = {"services": [], "agents": [], "hypervisors": [], "image
 
 @pytest.fixture
 def problems(monkeypatch: pytest.MonkeyPatch) -> list[list[dict[str, Any]]]:
-    """What is wrong at each look; the last of them for good."""
+    """The problems at each look. The last ones stay."""
     looks: list[list[dict[str, Any]]] = []
 
     def read_all(api: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -39,13 +39,13 @@ def test_a_healthy_cloud(problems: list[Any], run_module: Callable[..., dict[str
     assert (result["changed"], result["problems"]) == (False, [])
 
 
-def test_it_waits_for_what_converges(problems: list[Any], run_module: Callable[..., dict[str, Any]]) -> None:
+def test_it_waits_until_the_problems_are_gone(problems: list[Any], run_module: Callable[..., dict[str, Any]]) -> None:
     problems += [BROKEN, BROKEN, []]
     assert "failed" not in run_module(cloud_health)
     assert problems == [[]]
 
 
-def test_what_stays_wrong_is_the_failure(problems: list[Any], run_module: Callable[..., dict[str, Any]]) -> None:
+def test_it_fails_with_the_remaining_problems(problems: list[Any], run_module: Callable[..., dict[str, Any]]) -> None:
     problems += [BROKEN]
     result = run_module(cloud_health, timeout=0)
     assert result["failed"]

@@ -35,7 +35,7 @@ KINDS = {
 
 
 class Cloud:
-    """Answers the requests that the module makes, as the services do, from dictionaries."""
+    """The services, from dictionaries."""
 
     def __init__(self) -> None:
         self.things: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in set(KINDS.values())}
@@ -122,7 +122,7 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Cloud:
 
 @pytest.fixture
 def params(tmp_path: Path) -> dict[str, Any]:
-    """The arguments of a first cloud, with the defaults that Ansible fills in."""
+    """The arguments for a first cloud, with all defaults."""
     path = tmp_path / "guest.qcow2"
     path.write_bytes(b"disk")
     arguments = {
@@ -181,7 +181,7 @@ def test_kinds_side_by_side_are_recorded_in_their_order(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize("status", [None, 401, 403, 503])
-def test_a_dry_run_goes_on_without_a_service_that_cannot_be_asked(
+def test_check_mode_goes_on_without_a_service(
     cloud: Cloud, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch, status: int | None
 ) -> None:
     listing = cloud.listing
@@ -200,7 +200,7 @@ def test_a_dry_run_goes_on_without_a_service_that_cannot_be_asked(
         converge(cloud, params)
 
 
-def test_a_dry_run_does_not_hide_a_request_that_is_refused_for_its_contents(
+def test_check_mode_does_not_hide_a_bad_request(
     cloud: Cloud, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_arguments: Any, **_named: Any) -> list[dict[str, Any]]:
@@ -228,7 +228,7 @@ def test_everything_is_created_once(cloud: Cloud, params: dict[str, Any]) -> Non
     assert cloud.writes == []
 
 
-def test_a_cloud_that_is_not_there_yet_is_predicted(params: dict[str, Any]) -> None:
+def test_prediction_before_the_cloud_exists(params: dict[str, Any]) -> None:
     assert cloud_resources.first_actions(params) == [
         "flavor m1.tiny: created",
         "image guest: created",
@@ -240,7 +240,7 @@ def test_a_cloud_that_is_not_there_yet_is_predicted(params: dict[str, Any]) -> N
     ]
 
 
-def test_drift_is_repaired(cloud: Cloud, params: dict[str, Any]) -> None:
+def test_drift_is_corrected(cloud: Cloud, params: dict[str, Any]) -> None:
     done = converge(cloud, params)
     cloud.things["flavor"]["1"]["extra_specs"] = {"b": "2"}
     cloud.things["image"][done.ids["image"]["guest"]]["visibility"] = "private"
@@ -268,7 +268,7 @@ def test_changed_file_replaces_the_image(cloud: Cloud, params: dict[str, Any]) -
     assert list(cloud.things["image"]) == [second] != [first]
 
 
-def test_image_that_servers_were_made_of_is_hidden_when_replaced(cloud: Cloud, params: dict[str, Any]) -> None:
+def test_replaced_image_of_servers_is_hidden(cloud: Cloud, params: dict[str, Any]) -> None:
     first = converge(cloud, params).ids["image"]["guest"]
     Path(params["images"][0]["path"]).write_bytes(b"newer disk")
     work = converge(cloud, params)
@@ -284,14 +284,14 @@ def test_unfinished_upload_is_removed(cloud: Cloud, params: dict[str, Any]) -> N
     assert list(cloud.things["image"]) == [work.ids["image"]["guest"]]
 
 
-def test_file_with_another_sha256_is_not_uploaded(cloud: Cloud, params: dict[str, Any]) -> None:
+def test_file_with_a_wrong_sha256_is_not_uploaded(cloud: Cloud, params: dict[str, Any]) -> None:
     params["images"][0]["sha256"] = "0" * 64
     for check_mode in (True, False):
         assert "does not have the sha256 0000" in unresolved(converge(cloud, params, check_mode))
     assert cloud.things["image"] == {}
 
 
-def test_file_that_is_not_there(cloud: Cloud, params: dict[str, Any]) -> None:
+def test_missing_file(cloud: Cloud, params: dict[str, Any]) -> None:
     converge(cloud, params)
     Path(params["images"][0]["path"]).unlink()
     assert "check mode cannot compare" in converge(cloud, params, check_mode=True).warnings[0]
@@ -324,13 +324,13 @@ def test_server_in_error_that_ran_is_left_alone(cloud: Cloud, params: dict[str, 
     assert [write for write in cloud.writes if not write.endswith("/action")] == []
 
 
-def test_server_that_is_never_finished(cloud: Cloud, params: dict[str, Any]) -> None:
+def test_server_that_stays_in_build(cloud: Cloud, params: dict[str, Any]) -> None:
     cloud.next_server = {"status": "BUILD", "OS-EXT-STS:task_state": "spawning"}
     with pytest.raises(ServerFailed, match=r"still being built after 1 s \(its task: spawning\)"):
         converge(cloud, params)
 
 
-def test_server_with_a_longer_name_is_another_one(cloud: Cloud, params: dict[str, Any]) -> None:
+def test_server_with_a_longer_name_does_not_count(cloud: Cloud, params: dict[str, Any]) -> None:
     cloud.things["server"]["x"] = {"id": "x", "name": "my_vm2", "status": "ACTIVE"}
     assert "server my_vm: created" in converge(cloud, params).actions
 
@@ -387,7 +387,7 @@ def test_everything_to_resolve_is_collected(cloud: Cloud, params: dict[str, Any]
     assert work.actions == ["flavor m1.small: created", "subnet b: created", *booted]
 
 
-def test_a_server_needs_no_second_sentence_about_its_image(cloud: Cloud, params: dict[str, Any]) -> None:
+def test_a_server_adds_nothing_to_its_images_problem(cloud: Cloud, params: dict[str, Any]) -> None:
     params["images"][0]["sha256"] = "0" * 64
     work = converge(cloud, params, check_mode=True)
     assert len(work.unresolved) == 1

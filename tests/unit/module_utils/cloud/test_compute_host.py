@@ -43,7 +43,7 @@ SUCCESS = UNFINISHED | {"finish_time": "2025-01-01T00:00:03.000000", "result": "
 
 
 class Cloud:
-    """Answers as Nova 2025.1 and Neutron do. A pause lets time pass, and takes each guest one step of its course."""
+    """Nova 2025.1 and Neutron in memory. A pause advances the time, and each guest by one step of its course."""
 
     def __init__(self) -> None:
         self.services = {
@@ -194,7 +194,7 @@ def drained(cloud: Cloud, timeout: float = 600, check_mode: bool = False) -> Com
 
 
 def not_moved(cloud: Cloud) -> tuple[Compute, list[tuple[str, str]]]:
-    """A drain that fails; the guests that it names, each with the reason."""
+    """Drain and fail. Returns the compute, and the guests that did not move with their reasons."""
     work = compute(cloud)
     with pytest.raises(Refused, match="cmp2 is disabled, and . guests moved, but these did not:") as failure:
         work.drain("new memory", 600)
@@ -224,7 +224,7 @@ def test_disabled_and_enabled_again(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize(("status", "reason"), [("enabled", ""), ("disabled", "new memory"), ("disabled", "")])
-def test_nothing_is_asked_for_when_nothing_differs(cloud: Cloud, status: str, reason: str) -> None:
+def test_no_request_without_a_difference(cloud: Cloud, status: str, reason: str) -> None:
     cloud.services["service-cmp2"] |= {"status": status, "disabled_reason": "new memory" if reason else None}
     work = compute(cloud)
     work.set_status(status, reason)
@@ -340,7 +340,7 @@ def test_guests_move_away(cloud: Cloud) -> None:
 
 
 def test_resize_is_confirmed_once(cloud: Cloud) -> None:
-    """Nova refuses to confirm again while it confirms, and the guest looks the same all that time."""
+    """Nova refuses a second confirmation, and the guest's state does not change until the first one is done."""
     cloud.guest("s", "SHUTOFF")
     drained(cloud)
     assert posts(cloud).count(("s", {"confirmResize": None})) == 1
@@ -408,7 +408,7 @@ def test_guest_that_stays_without_a_reason(cloud: Cloud, events: list[dict[str, 
 
 
 def test_events_are_waited_for(cloud: Cloud) -> None:
-    """A guest has no task any more a moment before Nova has recorded how that went."""
+    """A guest's task ends a moment before Nova records its result."""
     cloud.guest("a")
     cloud.course["a"] = [{"status": "ACTIVE", TASK: None}]
     cloud.events["a"] = [UNFINISHED]
@@ -451,7 +451,7 @@ def test_guest_that_is_deleted_before_its_turn(cloud: Cloud) -> None:
     assert [one["id"] for one in drained(cloud).moved] == ["b"]
 
 
-def test_guest_that_nova_refuses_to_move_does_not_keep_the_others(cloud: Cloud) -> None:
+def test_a_refused_guest_does_not_stop_the_others(cloud: Cloud) -> None:
     for name in ("a", "b"):
         cloud.guest(name)
     refusal = "POST /servers/a/action got 409: Cannot 'os-migrateLive' instance a while it is in task_state rebooting"
@@ -461,7 +461,7 @@ def test_guest_that_nova_refuses_to_move_does_not_keep_the_others(cloud: Cloud) 
     assert [one["id"] for one in work.moved] == ["b"]
 
 
-def test_nova_that_breaks_is_no_matter_of_guests(cloud: Cloud) -> None:
+def test_failure_of_nova_is_raised(cloud: Cloud) -> None:
     cloud.guest("a")
     cloud.refusals["a"] = CloudError("Nova API", "POST /servers/a/action got 500: broken", 500)
     with pytest.raises(CloudError, match="500: broken"):
@@ -532,7 +532,7 @@ def test_compute_that_stays_up_is_not_removed(cloud: Cloud) -> None:
     assert work.actions == [] and cloud.writes == []
 
 
-def test_what_failed_is_not_said_to_be_done(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_actions_are_not_reported_as_done(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: Any) -> dict[str, Any]:
         raise CloudError("Nova API", "got 409: in-progress migrations", 409)
 

@@ -74,7 +74,7 @@ def test_guest_is_seen_with_its_own_address() -> None:
     assert failure.value.layer == "SNAT"
 
 
-def test_listener_is_gone_and_tells_strangers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listener_answers_no_stranger_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guest_checks, "OUTSIDE_TRIES", 1)
     with Listener("127.0.0.1") as listener:
         stranger = Outside(listener.address, listener.port, "a-wrong-token", [])

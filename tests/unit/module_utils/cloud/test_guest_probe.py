@@ -30,7 +30,7 @@ SERVER = {
 
 
 class Api:
-    """Nova as far as the probe asks it: its servers, and the console of each."""
+    """Nova with servers and one console for all of them."""
 
     def __init__(self, console: str, *servers: dict[str, Any]) -> None:
         self.console = console
@@ -105,7 +105,7 @@ def test_private_key_is_missing() -> None:
     ("servers", "layer", "message"),
     [([], "Nova API", "no server 'my_vm'"), ([SERVER | {"addresses": {}}], "Neutron", "has no address")],
 )
-def test_guest_that_cannot_be_looked_for(servers: list[dict[str, Any]], layer: str, message: str) -> None:
+def test_guest_without_server_or_address(servers: list[dict[str, Any]], layer: str, message: str) -> None:
     probe = make_probe(healthy, CONSOLE)
     probe.api = Api(CONSOLE, *servers)  # type: ignore[assignment]
     with pytest.raises(ProbeError, match=message) as failure:
@@ -113,7 +113,7 @@ def test_guest_that_cannot_be_looked_for(servers: list[dict[str, Any]], layer: s
     assert failure.value.layer == layer
 
 
-def test_tokens_are_hidden_without_disturbing_who_reads_them() -> None:
+def test_tokens_are_masked_in_a_new_set() -> None:
     probe = make_probe(healthy, CONSOLE)
     read_before = probe.module.no_log_values
     probe.hide("a-token")
@@ -122,30 +122,30 @@ def test_tokens_are_hidden_without_disturbing_who_reads_them() -> None:
 
 
 class Cloud:
-    """What guest_probe.healthy() says of the cloud, and when."""
+    """Stands for healthy(): answers once the guest was checked."""
 
     def __init__(self, at_once: bool, broken: bool = False) -> None:
         self.at_once, self.broken = at_once, broken
-        self.guest_was_looked_at = threading.Event()
+        self.guest_was_checked = threading.Event()
 
     def __call__(
         self, api: Any, computes: list[str], images: list[str], servers: list[str], timeout: float
     ) -> tuple[dict[str, Any], bool]:
         assert (computes, images, servers, timeout) == (["node1"], ["guest"], ["my_vm"], 5)
-        assert self.guest_was_looked_at.wait(5)
+        assert self.guest_was_checked.wait(5)
         if self.broken:
             raise Unhealthy([{"layer": "OVN", "message": "is not alive", "hosts": ["node2"]}])
         return {"servers": [{"id": "s", "name": "my_vm", "ports": ["p"]}]}, self.at_once
 
 
 def probe_in(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, fails: int) -> Probe:
-    """A probe in that cloud, whose first so many logins fail."""
+    """A probe in that cloud, whose first ``fails`` logins fail."""
     left = [fails]
 
     def run(command: list[str]) -> tuple[int, str, str]:
         if command[0] != "ssh":
             return healthy(command)
-        cloud.guest_was_looked_at.set()
+        cloud.guest_was_checked.set()
         left[0] -= 1
         return (255, "", "Connection refused") if left[0] >= 0 else healthy(command)
 
@@ -153,14 +153,14 @@ def probe_in(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, fails: int) -> Probe
     return make_probe(run, CONSOLE, computes=["node1"], images=["guest"])
 
 
-def test_cloud_and_guest_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cloud_and_guest_are_checked_together(monkeypatch: pytest.MonkeyPatch) -> None:
     probe = probe_in(Cloud(at_once=True), monkeypatch, fails=0)
     seen = guest_probe.probe_healthy(probe)
     assert seen["servers"] == [seen["server"]] == [{"id": "s", "name": "my_vm", "ports": ["p"]}]
     assert seen["hostname"] == "my-vm"
 
 
-def test_what_is_wrong_with_the_cloud_comes_before_what_is_wrong_with_the_guest(
+def test_problems_of_the_cloud_come_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     probe = probe_in(Cloud(at_once=False, broken=True), monkeypatch, fails=1)
@@ -168,15 +168,15 @@ def test_what_is_wrong_with_the_cloud_comes_before_what_is_wrong_with_the_guest(
         guest_probe.probe_healthy(probe)
 
 
-def test_guest_of_a_healthy_cloud_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guest_of_a_healthy_cloud_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     probe = probe_in(Cloud(at_once=True), monkeypatch, fails=1)
     with pytest.raises(ProbeError, match="ssh server does not answer"):
         guest_probe.probe_healthy(probe)
-    # With its ports, for who compares it with what libvirt runs.
+    # With its ports, for the comparison with libvirt.
     assert probe.server["ports"] == ["p"]
 
 
-def test_guest_that_failed_before_the_cloud_was_healthy_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guest_that_failed_early_is_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert guest_probe.probe_healthy(probe_in(Cloud(at_once=False), monkeypatch, fails=1))["hostname"] == "my-vm"
     with pytest.raises(ProbeError, match="ssh server does not answer"):
         guest_probe.probe_healthy(probe_in(Cloud(at_once=False), monkeypatch, fails=2))

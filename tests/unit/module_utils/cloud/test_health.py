@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The judgements of module_utils/kilonova/cloud/health.py, and the report of what cloud_health found."""
+"""The problems found in a cloud's state, and their report."""
 
 from __future__ import annotations
 
