@@ -1,71 +1,41 @@
 #!/usr/bin/python
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Ansible module: the state of a cloud as its APIs tell it."""
+"""Ansible module: check a cloud through its APIs."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: cloud_health
-short_description: See whether all services and agents of a cloud are up, and its images and servers there
+short_description: Check that all services and agents of a cloud are up, and its images and servers active
 version_added: "0.1.0"
 description:
-  - Looks at Keystone (a token), Nova's services (API C(/os-services)), hypervisors, Placement's resource providers,
+  - Checks Keystone (a token), Nova's services (API C(/os-services)), hypervisors, Placement's resource providers,
     Neutron's agents, Glance's images and Nova's servers.
-  - Waits up to O(timeout) seconds for what converges by itself, such as the heartbeat of a service that has just been
-    started. What is still wrong then is listed as a whole, each with the part of the cloud it belongs to, followed by
-    the last log lines of the units in question, as far as they run on this host.
+  - Waits up to O(timeout) seconds for what recovers without help, such as the heartbeat of a service that was just
+    started. Then fails with all problems, each with the part of the cloud that it belongs to, and the last log lines of
+    the units in question that run on this host.
   - Changes nothing.
 author: The Kilonova authors (@kilonova)
+extends_documentation_fragment: [openstack_client, healthy_cloud, read_only]
 options:
-  cloud:
-    description: Name of the cloud in O(clouds_file).
-    type: str
-    default: admin
-  clouds_file:
-    description: Path of the clouds.yaml file with the credentials.
-    type: path
-    default: /etc/openstack/clouds.yaml
-  api_timeout:
-    description: Seconds to wait for Keystone to answer.
-    type: int
-    default: 120
-  computes:
-    description: Names, as Nova knows them, of the hosts that have to be up as hypervisors.
-    type: list
-    elements: str
-    default: []
-  images:
-    description: Names of images that have to be active.
-    type: list
-    elements: str
-    default: []
   servers:
-    description: Names of servers in the project of O(cloud) that have to be ACTIVE.
+    description: Names of servers in the project of O(cloud) that must be ACTIVE.
     type: list
     elements: str
     default: []
   timeout:
-    description: Seconds to wait for heartbeats.
+    description: Seconds to wait until the cloud is healthy.
     type: int
     default: 60
   report_only:
-    description: Whether to succeed whatever is found, and not to wait.
+    description: Return problems instead of failing because of them, and do not wait.
     type: bool
     default: false
-requirements:
-  - python3-openstacksdk on the host
-attributes:
-  check_mode:
-    support: full
-    description: Does the same; it changes nothing.
-  diff_mode:
-    support: none
-    description: There is nothing to show.
 """
 
 EXAMPLES = r"""
-- name: See whether the cloud is healthy
+- name: Check the cloud
   cloud_health:
     computes: [node1, node2]
     images: [debian-tiny]
@@ -78,11 +48,15 @@ EXAMPLES = r"""
 
 RETURN = r"""
 problems:
-  description: What is wrong; each has layer (a part of the cloud), message and hosts (the hosts it is about).
+  description: The problems; each has layer (a part of the cloud), message and hosts.
   returned: always
   type: list
   elements: dict
   sample: [{"layer": "Nova compute", "message": "nova-compute on node2 is down", "hosts": ["node2"]}]
+layer:
+  description: The layer of the first problem.
+  returned: on failure
+  type: str
 services:
   description: Nova's services; binary, host, zone, status (enabled or disabled), state (up or down).
   returned: when Nova answers
@@ -96,8 +70,8 @@ agents:
 hypervisors:
   description:
     - Nova's hypervisors; name, host, type, state, status, address, vcpus, vcpus_used, ram and ram_used in MiB, and the
-      number of servers that run.
-    - The numbers are Placement's inventory and usage.
+      number of running servers.
+    - The sizes are Placement's inventory and usage.
   returned: when Nova answers
   type: list
   elements: dict
@@ -108,7 +82,7 @@ images:
   elements: dict
 servers:
   description:
-    - Servers of the project, in the shape in which C(cloud_resources) returns them.
+    - Servers of the project, as M(cloud_resources) returns them.
     - Also ports, as Neutron has them (port_id, mac, address), and port_status by port_id.
   returned: when Nova answers
   type: list
@@ -116,35 +90,11 @@ servers:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kilonova.cloud.api import CloudApi
-from ansible.module_utils.kilonova.cloud.client import CLIENT_ARGUMENTS, connect
-from ansible.module_utils.kilonova.cloud.health import Unhealthy, healthy, look
+from ansible.module_utils.kilonova.cloud.cloud_health import ARGUMENT_SPEC, run
 
 
 def main() -> None:
-    names = {"type": "list", "elements": "str", "default": []}
-    module = AnsibleModule(
-        argument_spec={
-            **CLIENT_ARGUMENTS,
-            "computes": names,
-            "images": names,
-            "servers": names,
-            "timeout": {"type": "int", "default": 60},
-            "report_only": {"type": "bool", "default": False},
-        },
-        supports_check_mode=True,
-    )
-    params = module.params
-    api = CloudApi(connect(module))
-    wanted = params["computes"], params["images"], params["servers"]
-    if params["report_only"]:
-        state, problems = look(api, *wanted)
-        module.exit_json(changed=False, problems=problems, **state)
-    try:
-        state, _ = healthy(api, *wanted, params["timeout"])
-    except Unhealthy as error:
-        module.fail_json(msg=str(error), problems=error.problems, layer=error.layer)
-    module.exit_json(changed=False, problems=[], **state)
+    run(AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True))
 
 
 if __name__ == "__main__":

@@ -123,18 +123,6 @@ options:
           admin:
             description: URL for administrators. Current services need none.
             type: str
-  cloud:
-    description: Name of the cloud in O(clouds_file); its user needs the role admin.
-    type: str
-    default: admin
-  clouds_file:
-    description: Clouds file with the login.
-    type: path
-    default: /etc/openstack/clouds.yaml
-  api_timeout:
-    description: Seconds to wait for Keystone to answer.
-    type: int
-    default: 120
 attributes:
   check_mode:
     support: full
@@ -147,8 +135,8 @@ attributes:
 notes:
   - Fails before any change when an option refers to a name that is neither listed nor in Keystone.
   - Fails with Keystone's answer when Keystone refuses a change. Earlier changes stay, and the next call continues.
-requirements: [python3-openstacksdk]
 author: The Kilonova authors (@kilonova)
+extends_documentation_fragment: [openstack_client]
 """
 
 EXAMPLES = r"""

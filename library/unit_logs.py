@@ -13,6 +13,7 @@ description:
     their failure messages. For hosts other than the one that a module failed on.
   - Leaves out units that this host does not have.
 author: The Kilonova authors (@kilonova)
+extends_documentation_fragment: [read_only]
 options:
   layer:
     description: Layer of the cloud, such as V(Nova compute) or V(OVN), as in the C(layer) of a failed module's result.
@@ -22,13 +23,6 @@ options:
     description: How many lines of each source.
     type: int
     default: 15
-attributes:
-  check_mode:
-    support: full
-    description: Does the same, since it changes nothing.
-  diff_mode:
-    support: none
-    description: Changes nothing.
 notes:
   - Reads the index C(/var/lib/kilonova/services.json) that C(site.yml) writes. On a host without it, RV(text) says so.
 """

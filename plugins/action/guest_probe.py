@@ -1,9 +1,8 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Listens on the control computer while the module guest_probe lets a guest connect to it.
+"""Listen on the control computer while the module guest_probe lets a guest connect to it.
 
-The listener belongs to the task's own process: it is there before the guest is asked to connect, and nothing of it is
-left when the task ends, however it ends.
+The listener is part of the task's process, so it ends with the task.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ POLL_SECONDS = 0.2
 
 
 class Listener:
-    """Answers each connection that sends the token with ``peer ADDRESS``, the address that it comes from."""
+    """Answers each connection that sends the token with ``peer ADDRESS``, the address that it came from."""
 
     def __init__(self, address: str) -> None:
         self.token = secrets.token_hex(16)
@@ -60,15 +59,17 @@ class Listener:
                 if not data:
                     break
                 line += data
-            # Whoever else finds the port while it is open learns nothing and is not taken for the guest.
+            # Without the token, others who find the port get no answer.
             if secrets.compare_digest(line.strip(), self.token.encode()):
                 self.peers.append(peer)
                 client.sendall(f"peer {peer}\n".encode())
         except OSError:
-            return  # That client is gone; the guest tries again.
+            return  # The guest tries again.
 
 
 class ActionModule(ActionBase):
+    """Run the module, with a listener where ``outside_listen`` is given."""
+
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
@@ -79,7 +80,7 @@ class ActionModule(ActionBase):
             listener = Listener(address)
         except OSError as error:
             raise AnsibleActionFail(
-                f"outside_listen: this computer cannot listen on {address}: {error}. Name one of its own addresses "
+                f"outside_listen: this computer cannot listen on {address}: {error}. Use one of its addresses "
                 "that guests can reach, or leave it empty."
             ) from error
         arguments |= {

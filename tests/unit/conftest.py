@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible.module_utils.kilonova.system import locks, service_index
+from ansible.module_utils.testing import patch_module_args
 
 # The service index of a deployed host.
 SERVICES = Path(__file__).with_name("services.json")
@@ -41,3 +43,31 @@ def layers() -> set[str]:
 def lock_directory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """The modules' locks are in /run, where this user may not write and another run of the tests would be met."""
     monkeypatch.setattr(locks, "DIRECTORY", str(tmp_path_factory.mktemp("run")))
+
+
+@pytest.fixture
+def run_module(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    """Call with a module and its arguments: run its main() and return its result."""
+
+    def run(module: Any, *, check: bool = False, **arguments: Any) -> dict[str, Any]:
+        with patch_module_args({**arguments, "_ansible_check_mode": check}), pytest.raises(SystemExit):
+            module.main()
+        return dict(json.loads(capsys.readouterr().out.splitlines()[-1]))
+
+    return run
+
+
+@pytest.fixture
+def fake_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
+    """Call with a name and a shell script: put a program of that name at the front of PATH."""
+    directory = tmp_path / "fake-programs"
+
+    def make(name: str, script: str) -> Path:
+        directory.mkdir(exist_ok=True)
+        program = directory / name
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        return program
+
+    monkeypatch.setenv("PATH", str(directory), prepend=os.pathsep)
+    return make

@@ -1,9 +1,9 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""REST calls to the cloud's APIs over an openstacksdk connection, and whom to blame when one fails.
+"""Make REST calls to the cloud's APIs. A failure names the part of the cloud to blame.
 
-The connection gives authentication, the catalog and version discovery. The requests themselves are written out,
-so that a run needs one request per kind of thing and does not depend on how a release of the SDK maps fields.
+The openstacksdk connection provides authentication, the catalog and version discovery. The requests are written out, so
+that each kind of resource needs one request and no release of the SDK changes how fields are mapped.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ class CloudError(Exception):
 
     @property
     def logs_matter(self) -> bool:
-        """Whether the service misbehaved, rather than refused a request for a reason that its answer gives."""
+        """Return whether the service misbehaved, rather than refused a request and said why."""
         return self.status is None or self.status >= SERVER_ERROR
 
     @property
     def blinds(self) -> bool:
-        """Whether it says nothing of what was asked for: the service misbehaved, or refused who asked.
+        """Return whether nothing is known of what was asked for: the service misbehaved or refused the token.
 
-        A service whose own password is not the one in Keystone cannot have a token validated, and answers 401 to all.
+        A service with a wrong password cannot validate tokens and answers 401 to all of them.
         """
         return self.logs_matter or self.status in REFUSED
 
 
 @dataclass
 class CloudApi:
-    """GET, POST and so on, by service type. Every failure is a CloudError that names the layer."""
+    """Requests by service type. Each failure is a CloudError that names the layer."""
 
     connection: Connection
 
@@ -79,7 +79,7 @@ class CloudApi:
         self.request(service, "DELETE", path)
 
     def listing(self, service: str, path: str, key: str, **params: Any) -> list[dict[str, Any]]:
-        """All items of a collection, page after page (Nova and Neutron: ``<key>_links``; Glance: ``next``)."""
+        """Return all items of a collection, from all pages (Nova and Neutron: ``<key>_links``; Glance: ``next``)."""
         items: list[dict[str, Any]] = []
         seen: set[str] = set()
         answer = self.get(service, path, **params)
@@ -89,11 +89,11 @@ class CloudApi:
             if not following or following in seen:
                 return items
             seen.add(following)
-            # The next page's address repeats the service's own path; only its query is new.
+            # Only the query of the next page's address is new.
             answer = self.get(service, f"{path.partition('?')[0]}?{urlsplit(following).query}")
 
     def request(self, service: str, method: str, path: str, **arguments: Any) -> Any:
-        """One request; returns the response object. CloudError for any status of 400 and above."""
+        """Make a request and return the response. CloudError for a status of 400 and above."""
         from keystoneauth1.exceptions import ClientException
         from openstack.exceptions import SDKException
 
@@ -102,7 +102,7 @@ class CloudApi:
         if not arguments.get("params"):
             arguments.pop("params", None)
         if method == "GET":
-            # Reading again does no harm; a load balancer without a backend for a moment answers 503.
+            # Reading again is harmless. A load balancer whose backend is restarting answers 503.
             arguments |= {"connect_retries": 3, "status_code_retries": 3, "retriable_status_codes": {502, 503}}
         try:
             proxy = getattr(self.connection, service)
@@ -129,7 +129,7 @@ class CloudApi:
 
 
 def next_page(answer: dict[str, Any], key: str) -> str | None:
-    """The address of a listing's next page, None at its end."""
+    """Return the address of the next page, None at the end."""
     for link in answer.get(f"{key}_links") or []:
         if link.get("rel") == "next":
             return str(link["href"])
@@ -138,7 +138,7 @@ def next_page(answer: dict[str, Any], key: str) -> str | None:
 
 
 def server_summary(server: dict[str, Any]) -> dict[str, Any]:
-    """What the project needs of Nova's answer about a server."""
+    """Return the fields of a server that the project uses."""
     flavor = server.get("flavor") or {}
     image = server.get("image") or {}
     return {
@@ -169,11 +169,10 @@ def server_summary(server: dict[str, Any]) -> dict[str, Any]:
 
 
 def answered(call: Callable[[], Answer], timeout: float) -> Answer:
-    """What a call of Nova's API answers that has to ask a compute.
+    """Make a call that Nova forwards to a compute, again while the compute does not answer.
 
-    Nova answers 500 after its rpc_response_timeout (60 s) where the compute does not answer, as was seen right after a
-    reboot: presumably it had no queue yet, so that the call was lost. The call is then made again, for as long as
-    ``timeout`` seconds are not over.
+    Nova answers 500 after its rpc_response_timeout (60 s) when the compute does not answer, for example right after a
+    reboot. The call is repeated for ``timeout`` seconds.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -185,25 +184,25 @@ def answered(call: Callable[[], Answer], timeout: float) -> Answer:
 
 
 def console_log(api: CloudApi, server_id: str, lines: int | None = None) -> str:
-    """The guest's console log as Nova keeps it, whole or its last lines."""
+    """Return a guest's console log, or its last lines."""
     options = {} if lines is None else {"length": lines}
     answer = api.post("compute", f"/servers/{server_id}/action", {"os-getConsoleOutput": options})
     return str(answer.get("output") or "")
 
 
 def tail(text: str, lines: int) -> Iterator[str]:
-    """The last lines of a text, for the end of a message."""
+    """Yield the last lines of a text."""
     yield from text.rstrip().splitlines()[-lines:]
 
 
 def _refusal(response: Any) -> str:
-    """Status and reason of an error, taken out of the shapes that the services wrap it in."""
+    """Return status and reason of an error, which each service wraps differently."""
     text = ""
     try:
         body: Any = response.json()
     except ValueError:
         body = None
-        # Glance answers in HTML whose title repeats the status.
+        # Glance answers in HTML; the title repeats the status.
         text = " ".join(re.sub(r"<title>.*?</title>|<[^>]*>", " ", response.text or "", flags=re.S).split())[:300]
     while isinstance(body, dict) and body:
         if isinstance(body.get("message"), str):

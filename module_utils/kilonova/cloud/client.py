@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The connection to the cloud's APIs that the modules share."""
+"""Connect to the cloud's APIs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible.module_utils.kilonova.cloud.token_cache import KeptLogin
-from ansible.module_utils.kilonova.system.dry_run import not_looked_at
+from ansible.module_utils.kilonova.system.dry_run import mariadb_is_deployed, not_looked_at
 from ansible.module_utils.kilonova.system.logs import unit_log
 
 if TYPE_CHECKING:
@@ -33,19 +33,17 @@ CLIENT_ARGUMENTS: dict[str, dict[str, Any]] = {
 def connect(module: AnsibleModule) -> Connection:
     """Return an authenticated connection, waiting for Keystone to answer.
 
-    The login of an earlier call is used again, where Keystone still takes its token.
-    Only the clouds file counts: OS_* variables of the caller's environment are not read. A refused password,
-    an unknown cloud or a missing file fail at once; a Keystone that does not answer yet (connection refused,
-    HTTP 5xx, no backend in the load balancer) is tried again for ``api_timeout`` seconds.
-    A dry run waits for nothing: it ends there without a prediction, since the services may be what a run would start.
+    Uses the token of an earlier call while Keystone accepts it. Reads only the clouds file, no OS_* variables. A
+    refused password, an unknown cloud or a missing file fail at once. A Keystone that does not answer yet (connection
+    refused, HTTP 5xx) is tried again for ``api_timeout`` seconds; check mode does not wait, and ends without a
+    prediction.
 
     The module must include ``CLIENT_ARGUMENTS`` in its argument spec.
     """
-    # keystoneauth imports osprofiler where it is installed, and with it eventlet, webob and more, which takes 0.2 s.
-    # Nobody traces a module. This is Python's own way to say that there is no such module.
+    # keystoneauth would import osprofiler, which takes 0.2 s. None in sys.modules stands for a missing module.
     sys.modules.setdefault("osprofiler", None)  # type: ignore[arg-type]
     try:
-        # Imported here: the import takes most of a second and must fail with Ansible's message.
+        # Slow to import, and may be missing.
         from openstack import exceptions as sdk_errors
         from openstack.config import OpenStackConfig
         from openstack.connection import Connection
@@ -69,21 +67,33 @@ def connect(module: AnsibleModule) -> Connection:
             region = config.get_one(cloud=cloud)
     except sdk_errors.OpenStackCloudException as error:
         module.fail_json(msg=f"{clouds_file} cannot be used: {error}")
-    # The module's result and messages then mask what the clouds file holds, as they do for its no_log options.
+    # Mask the secrets of the clouds file in results, like no_log options.
     module.no_log_values.update(secrets_in(region.config))
     connection = Connection(config=region)
     _authenticate(module, connection, str(region.config.get("auth", {}).get("auth_url", "")))
     return connection
 
 
+def is_first_deployment(module: AnsibleModule, **result: Any) -> bool:
+    """Return whether check mode runs before the cloud exists, so that everything would be created.
+
+    On a deployed host a missing clouds file tells nothing about the cloud: the module ends there with ``result``.
+    """
+    path = module.params["clouds_file"]
+    if not module.check_mode or os.path.exists(path):
+        return False
+    if mariadb_is_deployed():
+        not_looked_at(module, "The cloud", f"{path} does not exist, but this host is deployed", **result)
+    return True
+
+
 @contextmanager
 def without_archives() -> Iterator[None]:
-    """Keep the archive that Ansible brings a module in out of Python's path.
+    """Keep the archive that Ansible brings a module in out of sys.path.
 
-    keystoneauth finds its plugins through stevedore, which keeps what the installed packages offer in a file below
-    ~/.cache for each path that it was called with. The archive has another name in each call: stevedore would read all
-    packages again, which takes 0.2 s, and leave one more file of 180 kB. What is imported from the archive meanwhile is
-    found nevertheless, because its packages are known already.
+    keystoneauth finds its plugins through stevedore, which caches the entry points of all packages in a file below
+    ~/.cache, by sys.path. The archive's name is new in each call, which would cost 0.2 s and another file of 180 kB.
+    Packages of the archive that were imported before can still be imported from.
     """
     whole = sys.path[:]
     sys.path[:] = [path for path in whole if os.path.isdir(path)]
@@ -94,7 +104,7 @@ def without_archives() -> Iterator[None]:
 
 
 def secrets_in(config: Any, name: str = "") -> Iterator[str]:
-    """Yield the values in a cloud's configuration whose names say that they are secret."""
+    """Yield the values in a cloud's configuration that are secret by their names."""
     if isinstance(config, dict):
         for key, value in config.items():
             yield from secrets_in(value, str(key))
@@ -111,7 +121,7 @@ def _authenticate(module: AnsibleModule, connection: Connection, auth_url: str) 
     deadline = time.monotonic() + timeout
     while True:
         try:
-            # authorize() would wrap every cause in one exception type, and the cause decides whether to wait.
+            # authorize() would hide the cause, which decides whether to wait.
             session.invalidate()
             if not kept.use():
                 session.get_token()

@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The state of a cloud as its APIs tell it, and what is wrong with it. Used by cloud_health and guest_probe."""
+"""Read the state of a cloud from its APIs and find what is wrong. Used by cloud_health and guest_probe."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ SERVICE_BINARIES = {
     "nova-conductor": "Nova conductor",
     "nova-compute": "Nova compute",
 }
-# Beside its own name, the controller agent is called a gateway agent where the host is a gateway chassis.
+# On a gateway chassis the controller agent has another name.
 AGENT_TYPES = {
     "OVN": ("OVN Controller agent", "OVN Controller Gateway agent"),
     "OVN metadata agent": ("OVN Metadata agent",),
+}
+HEALTH_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "computes": {"type": "list", "elements": "str", "default": []},
+    "images": {"type": "list", "elements": "str", "default": []},
 }
 Problem = dict[str, Any]
 
@@ -64,7 +68,7 @@ def read_hypervisors(api: CloudApi) -> list[dict[str, Any]]:
 
 
 def read_providers(api: CloudApi) -> dict[str, dict[str, Any]]:
-    """Inventory and usage by provider name; an empty inventory where nova-compute has not reported yet."""
+    """Return inventory and usage by provider name; sizes are 0 until nova-compute reports."""
     result = {}
     for one in api.get("placement", "/resource_providers")["resource_providers"]:
         inventories = api.get("placement", f"/resource_providers/{one['uuid']}/inventories")["inventories"]
@@ -101,7 +105,7 @@ def read_servers(api: CloudApi) -> list[dict[str, Any]]:
 
 
 def read_ports(api: CloudApi) -> dict[str, list[dict[str, Any]]]:
-    """The ports of guests by server id, as Neutron has them."""
+    """Return the ports of guests by server id, as Neutron has them."""
     found: dict[str, list[dict[str, Any]]] = {}
     for one in api.listing("network", "/ports", "ports"):
         if one["device_owner"].startswith("compute:"):
@@ -123,10 +127,9 @@ READERS: dict[str, Callable[[CloudApi], Any]] = {
 
 
 def read_all(api: CloudApi) -> tuple[dict[str, Any], list[Problem]]:
-    """The state, part by part; a part whose API fails is missing, and the failure is among the problems."""
+    """Return the state part by part, and the failures of those parts that could not be read."""
     state: dict[str, Any] = {}
     problems: list[Problem] = []
-    # Side by side: they are other services' answers.
     with ThreadPoolExecutor(max_workers=len(READERS)) as pool:
         answers = {name: pool.submit(reader, api) for name, reader in READERS.items()}
     for name, answer in answers.items():
@@ -158,7 +161,7 @@ def service_problems(services: list[dict[str, Any]], computes: list[str]) -> lis
                 problem(
                     layer,
                     f"{one['binary']} on {one['host']} is {one['status']}; openstack compute service set --enable "
-                    f"{one['host']} {one['binary']} lets it work again",
+                    f"{one['host']} {one['binary']} enables it",
                     one["host"],
                 )
             )
@@ -189,7 +192,7 @@ def provider_problems(
             found.append(
                 problem(
                     "Nova compute",
-                    f"{host} is no hypervisor yet; nova-manage cell_v2 discover_hosts maps those that have reported",
+                    f"{host} is not a hypervisor yet; nova-manage cell_v2 discover_hosts maps those that have reported",
                     host,
                 )
             )
@@ -210,9 +213,9 @@ def agent_problems(agents: list[dict[str, Any]], computes: list[str]) -> list[Pr
     for one in agents:
         layer = next((layer for layer, types in AGENT_TYPES.items() if one["type"] in types), "Neutron")
         if not one["alive"]:
-            found.append(problem(layer, f"{one['type']} on {one['host']} gives no sign of life", one["host"]))
+            found.append(problem(layer, f"{one['type']} on {one['host']} is not alive", one["host"]))
         if not one["enabled"]:
-            found.append(problem(layer, f"{one['type']} on {one['host']} is switched off", one["host"]))
+            found.append(problem(layer, f"{one['type']} on {one['host']} is disabled", one["host"]))
     for host in computes:
         for layer, types in AGENT_TYPES.items():
             if not any(one["host"] == host and one["type"] in types for one in agents):
@@ -250,12 +253,12 @@ def server_problems(servers: list[dict[str, Any]], names: list[str]) -> list[Pro
 
 
 def port_problems(server: dict[str, Any]) -> list[Problem]:
-    """What Neutron says about the interfaces of a server that Nova says is well."""
+    """Return what Neutron reports as wrong with the interfaces of a server that is ACTIVE for Nova."""
     name = server["name"]
     if not server["ports"]:
         return [problem("Neutron", f"the server '{name}' has no port")]
     found = []
-    told = {interface["address"] for interface in server["interfaces"]}
+    known = {interface["address"] for interface in server["interfaces"]}
     for port in server["ports"]:
         status = server["port_status"][port["port_id"]]
         if status != "ACTIVE":
@@ -266,18 +269,18 @@ def port_problems(server: dict[str, Any]) -> list[Problem]:
                     server["host"],
                 )
             )
-        if port["address"] not in told:
+        if port["address"] not in known:
             found.append(
                 problem(
                     "Neutron",
-                    f"Neutron gave the server '{name}' the address {port['address']}, Nova says {sorted(told)}",
+                    f"Neutron gave the server '{name}' the address {port['address']}, Nova says {sorted(known)}",
                 )
             )
     return found
 
 
 def judge(state: dict[str, Any], computes: list[str], images: list[str], servers: list[str]) -> list[Problem]:
-    """All problems in what could be read."""
+    """Return all problems in the parts of the state that could be read."""
     found: list[Problem] = []
     if "services" in state:
         found += service_problems(state["services"], computes)
@@ -297,7 +300,7 @@ def message(problems: list[Problem]) -> str:
 
 
 def layers_here(problems: list[Problem], host: str) -> list[str]:
-    """The layers whose logs on this host can tell something: not those of problems on other hosts only."""
+    """Return the layers with problems on this host, or on no host in particular."""
     return list(dict.fromkeys(one["layer"] for one in problems if not one["hosts"] or host in one["hosts"]))
 
 
@@ -305,7 +308,7 @@ def layers_here(problems: list[Problem], host: str) -> list[str]:
 
 
 class Unhealthy(Exception):
-    """Something was wrong to the end. The message is all of it, with the last log lines of this host's units."""
+    """There are problems. The message lists them, with the last log lines of units on this host."""
 
     def __init__(self, problems: list[Problem]) -> None:
         layers = layers_here(problems, socket.gethostname())
@@ -318,7 +321,7 @@ class Unhealthy(Exception):
 def look(
     api: CloudApi, computes: list[str], images: list[str], servers: list[str]
 ) -> tuple[dict[str, Any], list[Problem]]:
-    """The state and all that is wrong with it, at this moment."""
+    """Return the state and all problems at this moment."""
     state, problems = read_all(api)
     problems += judge(state, computes, images, servers)
     for internal in ("providers", "ports"):
@@ -329,7 +332,7 @@ def look(
 def healthy(
     api: CloudApi, computes: list[str], images: list[str], servers: list[str], timeout: float
 ) -> tuple[dict[str, Any], bool]:
-    """The state once nothing is wrong, and whether that was so at the first look. Unhealthy after ``timeout`` s."""
+    """Wait until there is no problem. Returns the state, and whether it was healthy at once."""
     deadline = time.monotonic() + timeout
     first = True
     while True:

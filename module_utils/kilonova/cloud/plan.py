@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""What has to change in the cloud: comparisons without any request."""
+"""Compare resources of the cloud with the wanted ones. Makes no request."""
 
 from __future__ import annotations
 
@@ -15,12 +15,21 @@ DELETED_STATES = ("DELETED", "SOFT_DELETED")
 
 
 class PlanError(Exception):
-    """What is wanted contradicts itself, or differs from what exists in a way that must not be repaired silently."""
+    """The operator has to resolve this: the wanted state is impossible, or reaching it would lose something.
+
+    ``details`` and the logs of ``log_layers`` are shown when the module fails.
+    """
+
+    def __init__(self, message: str, details: str = "", layer: str = "", log_layers: tuple[str, ...] = ()) -> None:
+        super().__init__(f"{message[:1].upper()}{message[1:]}")
+        self.details = details
+        self.layer = layer
+        self.log_layers = log_layers
 
 
 @dataclass
 class Difference:
-    """The fields of one thing that are not as wanted."""
+    """The fields of a resource that are not as wanted."""
 
     before: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
@@ -30,7 +39,7 @@ class Difference:
 
 
 def difference(current: dict[str, Any], wanted: dict[str, Any]) -> Difference:
-    """Compare the fields that ``wanted`` names; None in ``wanted`` means that the field does not matter."""
+    """Compare the fields in ``wanted``. None there accepts any value."""
     result = Difference()
     for name, value in wanted.items():
         if value is not None and current.get(name) != value:
@@ -40,7 +49,7 @@ def difference(current: dict[str, Any], wanted: dict[str, Any]) -> Difference:
 
 
 def the_one(kind: str, name: str, found: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The only thing of a name, None where there is none. PlanError when the name is ambiguous."""
+    """Return the only resource of a name, or None. PlanError when the name is ambiguous."""
     if len(found) > 1:
         ids = ", ".join(sorted(str(item["id"]) for item in found))
         raise PlanError(
@@ -53,7 +62,7 @@ def the_one(kind: str, name: str, found: list[dict[str, Any]]) -> dict[str, Any]
 
 
 def find_flavor(flavors: Iterable[dict[str, Any]], wanted: dict[str, Any]) -> dict[str, Any] | None:
-    """The flavor that has the wanted name and id, None when both are free. PlanError when they belong to others."""
+    """Return the flavor with the wanted name and id, or None. PlanError when others have them."""
     flavors = list(flavors)
     by_name = next((one for one in flavors if one["name"] == wanted["name"]), None)
     by_id = next((one for one in flavors if one["id"] == wanted["id"]), None)
@@ -72,7 +81,7 @@ def find_flavor(flavors: Iterable[dict[str, Any]], wanted: dict[str, Any]) -> di
 
 
 def flavor_fields(flavor: dict[str, Any]) -> dict[str, Any]:
-    """Nova's answer about a flavor in this project's words. Sizes: MiB of memory and swap, GiB of disk."""
+    """Translate Nova's flavor to the options of cloud_resources. MiB of memory and swap, GiB of disk."""
     return {
         "vcpus": flavor["vcpus"],
         "ram": flavor["ram"],
@@ -85,7 +94,7 @@ def flavor_fields(flavor: dict[str, Any]) -> dict[str, Any]:
 
 
 def flavor_difference(flavor: dict[str, Any], wanted: dict[str, Any]) -> Difference:
-    """The extra specs that differ. PlanError when a size differs, which Nova cannot change."""
+    """Return the extra specs that differ. PlanError when a size differs, which Nova cannot change."""
     sizes = {name: wanted[name] for name in ("vcpus", "ram", "disk", "swap", "ephemeral", "public")}
     fixed = difference(flavor_fields(flavor), sizes)
     if fixed:
@@ -101,7 +110,7 @@ def flavor_difference(flavor: dict[str, Any], wanted: dict[str, Any]) -> Differe
 
 
 def file_digest(path: str, algorithm: str) -> str:
-    """The file's digest as hex. OSError where it cannot be read, ValueError for an unknown algorithm."""
+    """Return a file's digest as hex."""
     digest = hashlib.new(algorithm)
     with open(path, "rb") as stream:
         while block := stream.read(HASH_BLOCK):
@@ -110,7 +119,7 @@ def file_digest(path: str, algorithm: str) -> str:
 
 
 def image_content_differs(image: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """Why the image's data has to be uploaded anew; empty when it is what the file holds."""
+    """Return why the file has to be uploaded again; empty when the image has its content."""
     for name in ("disk_format", "container_format"):
         if image.get(name) != wanted[name]:
             return f"its {name} is {image.get(name)}, wanted {wanted[name]}"
@@ -118,19 +127,19 @@ def image_content_differs(image: dict[str, Any], wanted: dict[str, Any]) -> str:
     if not algorithm or not value:
         return "Glance has no hash of it"
     if file_digest(wanted["path"], algorithm) != value:
-        return f"{wanted['path']} has another {algorithm} than the image"
+        return f"{wanted['path']} has a different {algorithm} than the image"
     return ""
 
 
 def image_difference(image: dict[str, Any], wanted: dict[str, Any]) -> Difference:
-    """Fields and properties that can be changed without another upload."""
+    """Return the fields and properties that differ and need no upload."""
     fields: dict[str, Any] = {name: wanted[name] for name in ("visibility", "min_disk", "min_ram")}
     fields |= {name: str(value) for name, value in (wanted["properties"] or {}).items()}
     return difference(image, fields)
 
 
 def image_patch(image: dict[str, Any], changes: Difference) -> list[dict[str, Any]]:
-    """The JSON patch that brings about a difference (Glance: add for a new property, replace for an old one)."""
+    """Return the JSON patch for a difference. Glance wants add for a new property, replace for an existing one."""
     return [
         {"op": "replace" if name in image else "add", "path": f"/{_pointer(name)}", "value": value}
         for name, value in changes.after.items()
@@ -138,7 +147,7 @@ def image_patch(image: dict[str, Any], changes: Difference) -> list[dict[str, An
 
 
 def _pointer(name: str) -> str:
-    """A name as part of a JSON pointer (RFC 6901)."""
+    """Escape a name for a JSON pointer (RFC 6901)."""
     return name.replace("~", "~0").replace("/", "~1")
 
 
@@ -146,7 +155,7 @@ def _pointer(name: str) -> str:
 
 
 def subnet_gateway(wanted: dict[str, Any]) -> str | None:
-    """The gateway: the address given, the range's first one for an empty text, None for 'none'."""
+    """Return the gateway: the given address, by default the first of the range, None for 'none'."""
     network = _network(wanted["cidr"])
     gateway = wanted["gateway"]
     if gateway == "none":
@@ -160,7 +169,7 @@ def subnet_gateway(wanted: dict[str, Any]) -> str | None:
 
 
 def allocation_pools(wanted: dict[str, Any]) -> list[dict[str, str]]:
-    """The ranges that guests get addresses from: the first ``size`` addresses without the gateway and the excluded."""
+    """Return the ranges for guests: the first ``size`` addresses without the gateway and the excluded ones."""
     network = _network(wanted["cidr"])
     usable = network.num_addresses - 2
     if usable < 2:
@@ -187,7 +196,7 @@ def allocation_pools(wanted: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def subnet_fields(wanted: dict[str, Any]) -> dict[str, Any]:
-    """A wanted subnet in Neutron's fields; those that may be changed later."""
+    """Return the changeable fields of a wanted subnet, as Neutron names them."""
     return {
         "name": wanted["name"],
         "gateway_ip": subnet_gateway(wanted),
@@ -198,8 +207,8 @@ def subnet_fields(wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def subnet_difference(subnet: dict[str, Any], wanted: dict[str, Any]) -> Difference:
-    """The fields of a subnet that are not as wanted. A gateway of None is a wish here, not an omission."""
-    # Neutron answers the pools in no particular order.
+    """Return the fields of a subnet that differ. A gateway of None is wanted, not left open."""
+    # Neutron returns the pools in any order.
     pools = sorted(subnet["allocation_pools"], key=lambda pool: int(ipaddress.IPv4Address(pool["start"])))
     result = difference(subnet | {"allocation_pools": pools}, subnet_fields(wanted))
     gateway = subnet_gateway(wanted)
@@ -209,7 +218,7 @@ def subnet_difference(subnet: dict[str, Any], wanted: dict[str, Any]) -> Differe
 
 
 def network_fields(wanted: dict[str, Any]) -> dict[str, Any]:
-    """A wanted network in Neutron's fields; those that may be changed later."""
+    """Return the changeable fields of a wanted network, as Neutron names them."""
     return {
         "shared": wanted["shared"],
         "router:external": wanted["external"],
@@ -219,7 +228,7 @@ def network_fields(wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def network_provider(wanted: dict[str, Any]) -> dict[str, Any]:
-    """The fields that a network keeps for life."""
+    """Return the fields of a wanted network that cannot be changed later."""
     return {
         "provider:network_type": wanted["type"],
         "provider:physical_network": wanted["physical_network"] or None,
@@ -228,7 +237,7 @@ def network_provider(wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def network_difference(network: dict[str, Any], wanted: dict[str, Any]) -> Difference:
-    """The fields that differ and can be changed. PlanError where one differs that cannot."""
+    """Return the changeable fields that differ. PlanError when another one differs."""
     fixed = difference(network, network_provider(wanted))
     if fixed:
         listed = "; ".join(f"{name} is {fixed.before[name]}, wanted {fixed.after[name]}" for name in fixed.after)
@@ -239,6 +248,19 @@ def network_difference(network: dict[str, Any], wanted: dict[str, Any]) -> Diffe
     return difference(network, network_fields(wanted))
 
 
+def find_subnet(subnets: Iterable[dict[str, Any]], wanted: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the subnet of the wanted range, or None. PlanError when one of that name has another range."""
+    subnets = list(subnets)
+    namesake = next((one for one in subnets if one["name"] == wanted["name"]), None)
+    found = next((one for one in subnets if one["cidr"] == wanted["cidr"]), None)
+    if found is None and namesake is not None:
+        raise PlanError(
+            f"the subnet '{wanted['name']}' has the range {namesake['cidr']}, wanted is {wanted['cidr']}, and Neutron "
+            "cannot change that. Delete the subnet with its servers, or keep fixed_range as it was."
+        )
+    return found
+
+
 def _network(cidr: str) -> ipaddress.IPv4Network:
     try:
         return ipaddress.IPv4Network(cidr)
@@ -247,18 +269,18 @@ def _network(cidr: str) -> ipaddress.IPv4Network:
 
 
 def _excluded(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """An address, with or without the length of its prefix, as a host's interfaces have it."""
+    """Parse an address with or without prefix length."""
     try:
         return ipaddress.ip_interface(text).ip
     except ValueError as error:
-        raise PlanError(f"'{text}', which no guest may get, is not an address: {error}.") from error
+        raise PlanError(f"the excluded '{text}' is not an address: {error}.") from error
 
 
 # Security group rules
 
 
 def rule_fields(wanted: dict[str, Any]) -> dict[str, Any]:
-    """A wanted rule in Neutron's fields."""
+    """Return a wanted rule as Neutron describes it."""
     return {
         "direction": wanted["direction"],
         "ethertype": wanted["ethertype"],
@@ -270,14 +292,14 @@ def rule_fields(wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def rule_exists(rules: Iterable[dict[str, Any]], wanted: dict[str, Any]) -> bool:
-    """Whether a rule of exactly this meaning is there. ``0.0.0.0/0`` and no remote at all mean the same."""
+    """Return whether an equivalent rule exists. ``0.0.0.0/0`` and no remote mean the same."""
     return _rule_key(rule_fields(wanted)) in {
         _rule_key(rule) for rule in rules if not rule.get("remote_group_id") and not rule.get("remote_address_group_id")
     }
 
 
 def rule_text(wanted: dict[str, Any]) -> str:
-    """The rule for a message: ``ingress tcp 22 from 0.0.0.0/0``."""
+    """Return the rule for a message: ``ingress tcp 22 from 0.0.0.0/0 (IPv4)``."""
     fields = rule_fields(wanted)
     low, high = fields["port_range_min"], fields["port_range_max"]
     ports = "" if low is None else f" {low}" if low == high else f" {low}-{high}"
@@ -296,12 +318,12 @@ def _rule_key(fields: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def same_key(one: str, other: str) -> bool:
-    """Whether two OpenSSH public keys are the same key; the comment does not count."""
+    """Return whether two OpenSSH public keys are equal, apart from their comments."""
     return one.split()[:2] == other.split()[:2]
 
 
 def public_key_problem(text: str) -> str:
-    """What is wrong with the text as an OpenSSH public key; empty when nothing is."""
+    """Return why the text is not an OpenSSH public key; empty when it is one."""
     words = text.split()
     if len(words) < 2 or not words[1].startswith("AAAA"):
         return "it is not an OpenSSH public key ('ssh-ed25519 AAAA... comment')"
@@ -312,10 +334,10 @@ def public_key_problem(text: str) -> str:
 
 
 def server_action(server: dict[str, Any] | None) -> str:
-    """What to do about a server: create, keep, wait, recreate or report.
+    """Return what to do about a server: create, keep, wait, recreate or report.
 
-    A server in ERROR that was never launched holds nothing of anybody's: it is made anew. One that ran before may hold
-    data, so a human decides.
+    A server in ERROR that never ran holds no data and is recreated. One that ran may hold data, so the operator
+    decides.
     """
     if server is None or server["status"] in DELETED_STATES:
         return "create"

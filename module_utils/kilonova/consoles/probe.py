@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Look at a server's consoles as a browser does. Used by the module guest_probe."""
+"""Open a server's consoles as a browser does. Used by guest_probe."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ SERIAL_TEXT = 400
 
 
 class ConsoleError(Exception):
-    """A console does not do what it should. ``layer`` is the part of the cloud that failed."""
+    """A console failed. ``layer`` is the part of the cloud to blame."""
 
     layer = ""
 
 
 def token_of(url: str) -> str:
-    """The token in a console address: in its query, or, for noVNC, in the query of the query's ``path``."""
+    """Return the token in a console address. For noVNC it is inside of the query's ``path``."""
     query = parse_qs(urlsplit(url).query)
     if "token" in query:
         return query["token"][0]
@@ -51,7 +51,7 @@ def token_of(url: str) -> str:
 
 
 def socket_url(url: str, token: str) -> str:
-    """The WebSocket address that noVNC's page, or a serial client, opens for a console address and a token."""
+    """Return the WebSocket address for a console address and a token."""
     parts = urlsplit(url)
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     path = parts.path if scheme == parts.scheme else "/"
@@ -59,38 +59,38 @@ def socket_url(url: str, token: str) -> str:
 
 
 def origin_of(url: str) -> str:
-    """What a browser that shows this address says in ``Origin``."""
+    """Return the ``Origin`` that a browser sends for an address."""
     parts = urlsplit(url)
     scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
     return f"{scheme}://{parts.netloc}"
 
 
 def bare(url: str) -> str:
-    """The address without query, for results and messages: the query holds the token."""
+    """Return the address without its query, which contains the token."""
     return urlunsplit((*urlsplit(url)[:3], "", ""))
 
 
 def check_page(url: str, timeout: float, ca_file: str | None) -> None:
-    """The page answers 200 and is noVNC's."""
+    """Check that the page answers 200 and is noVNC's."""
     context = ssl.create_default_context(cafile=ca_file) if url.startswith("https:") else None
     try:
         with urlopen(Request(url, headers={"Accept": "text/html"}), timeout=timeout, context=context) as answer:
             page = answer.read(PAGE_BYTES).decode("utf-8", "replace")
             status = answer.status
     except OSError as error:
-        raise ConsoleError(f"the page {bare(url)} does not come: {error}") from error
+        raise ConsoleError(f"the page {bare(url)} cannot be loaded: {error}") from error
     if status != 200 or "noVNC" not in page:
         raise ConsoleError(f"{bare(url)} answered {status} with a page that is not noVNC's: {page[:200]!r}")
 
 
 def open_vnc(url: str, token: str, timeout: float, ca_file: str | None) -> dict[str, Any]:
-    """The VNC session behind a token. WebSocketError or VncError where there is none."""
+    """Open the VNC session behind a token and describe it. WebSocketError or VncError when it does not open."""
     with _websocket(url, token, timeout, ca_file) as console:
         return open_session(console)
 
 
 def open_serial(url: str, token: str, timeout: float, ca_file: str | None) -> dict[str, Any]:
-    """What the guest says on its serial line after a line feed. WebSocketError where it says nothing."""
+    """Return what the guest prints on its serial console after a line feed. WebSocketError when it prints nothing."""
     text = b""
     with _websocket(url, token, timeout, ca_file) as console:
         console.send(b"\n")
@@ -100,7 +100,7 @@ def open_serial(url: str, token: str, timeout: float, ca_file: str | None) -> di
                 message = console.receive(timeout=max(0.1, deadline - time.monotonic()))
             except TimeoutError:
                 raise WebSocketError(
-                    f"the guest said nothing on its serial line within {timeout:g} s of a line feed"
+                    f"the guest printed nothing on its serial console within {timeout:g} s of a line feed"
                 ) from None
             if message is None:
                 raise WebSocketError("the proxy closed the connection")
@@ -109,7 +109,7 @@ def open_serial(url: str, token: str, timeout: float, ca_file: str | None) -> di
 
 
 def check_refused(kind: str, url: str, token: str, what: str, timeout: float, ca_file: str | None) -> None:
-    """The console must not open: the handshake is refused, or the connection closed before a byte comes."""
+    """Check that the console does not open: the handshake is refused, or the connection closed without data."""
     try:
         with _websocket(url, token, timeout, ca_file) as console:
             if kind == "serial":
@@ -117,10 +117,10 @@ def check_refused(kind: str, url: str, token: str, what: str, timeout: float, ca
             first = console.receive()
     except HandshakeRefused as refusal:
         if refusal.status >= 500:
-            raise ConsoleError(f"with {what} token the console does not refuse but fails: {refusal}") from refusal
+            raise ConsoleError(f"with {what} token the console fails instead of refusing: {refusal}") from refusal
         return
     except WebSocketError as error:
-        raise ConsoleError(f"with {what} token the console was not asked: {error}") from error
+        raise ConsoleError(f"with {what} token the console cannot be reached: {error}") from error
     except TimeoutError:
         raise ConsoleError(
             f"with {what} token the connection stays open; it has to be closed within {timeout:g} s"
@@ -130,7 +130,7 @@ def check_refused(kind: str, url: str, token: str, what: str, timeout: float, ca
 
 
 def expire_token(token: str, database_socket: str, database: str) -> None:
-    """Let the token's time be over. The cell database keeps a token as its sha256."""
+    """Make a token expire in the cell database, which stores its sha256."""
     try:
         import pymysql
     except ImportError as error:
@@ -152,7 +152,7 @@ def expire_token(token: str, database_socket: str, database: str) -> None:
 def probe(
     api: CloudApi, server: str, kind: str, wanted: dict[str, Any], hide: Callable[[str], object]
 ) -> dict[str, Any]:
-    """All checks of one console; ``wanted`` are CONSOLE_ARGUMENTS, and ``hide`` is told what must not be shown."""
+    """Run all checks of one console. ``wanted`` has CONSOLE_ARGUMENTS; ``hide`` takes the token, to mask it."""
     timeout, ca_file = float(wanted["timeout"]), wanted["ca_file"]
     body = {"remote_console": {"protocol": PROTOCOLS[kind], "type": kind}}
     answer = answered(lambda: api.post("compute", f"/servers/{server}/remote-consoles", body), timeout)
@@ -168,7 +168,7 @@ def probe(
         else:
             result |= open_serial(url, token, timeout, ca_file)
     except TimeoutError:
-        raise ConsoleError(f"{bare(url)} accepts the connection, but nothing came within {timeout:g} s") from None
+        raise ConsoleError(f"{bare(url)} accepts the connection, but sends nothing within {timeout:g} s") from None
     except (WebSocketError, VncError) as error:
         raise ConsoleError(f"{bare(url)} does not lead to the console: {error}") from error
     refusal.result()
@@ -189,10 +189,7 @@ def _websocket(url: str, token: str, timeout: float, ca_file: str | None) -> Web
 def probe_all(
     api: CloudApi, server: str, wanted: dict[str, Any], hide: Callable[[str], object]
 ) -> dict[str, dict[str, Any]]:
-    """What was seen of each of the wanted consoles. ConsoleError or CloudError of the first that fails.
-
-    Side by side: most of the time, each waits for a proxy of its own.
-    """
+    """Check the wanted consoles side by side. Raises ConsoleError or CloudError of the first that fails."""
     consoles: dict[str, dict[str, Any]] = {}
     probes = {kind: Background(partial(probe, api, server, kind, wanted, hide)) for kind in wanted["types"]}
     for kind, work in probes.items():

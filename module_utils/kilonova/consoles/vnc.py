@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The opening of a VNC session, RFC 6143 section 7, up to the screen's name."""
+"""Open a VNC session (RFC 6143, section 7), up to the name of the screen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_TEXT_BYTES = 65536
 
 
 class Stream(Protocol):
-    """What a session is spoken over; module_utils/kilonova/consoles/websocket.py is one."""
+    """The connection of a session, such as a WebSocket."""
 
     def read(self, count: int) -> bytes: ...
 
@@ -22,13 +22,13 @@ class Stream(Protocol):
 
 
 class VncError(Exception):
-    """The peer is no VNC server, or refuses the session."""
+    """The peer is not a VNC server, or refuses the session."""
 
 
 def open_session(stream: Stream) -> dict[str, Any]:
-    """Go through the handshake and return version, width, height and name of the screen.
+    """Complete the handshake and return version, width, height and name of the screen.
 
-    The session is opened as a shared one, so whoever looks at the console already keeps it.
+    The session is shared, so others who have the console open keep it.
     """
     greeting = stream.read(GREETING_BYTES)
     match = re.fullmatch(rb"RFB (\d{3}\.\d{3})\n", greeting)
@@ -48,7 +48,7 @@ def open_session(stream: Stream) -> dict[str, Any]:
         raise VncError(f"the console refuses the session: {_text(stream)}")
     stream.send(b"\1")
     width, height = struct.unpack("!HH", stream.read(4))
-    stream.read(16)  # The pixel format; nothing is drawn here.
+    stream.read(16)  # The pixel format.
     return {"version": version, "width": width, "height": height, "name": _text(stream)}
 
 

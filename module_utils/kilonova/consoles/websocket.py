@@ -1,8 +1,8 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""A WebSocket client over a plain socket, as much of RFC 6455 as a console needs.
+"""A WebSocket client with as much of RFC 6455 as a console needs.
 
-No library of Debian's that the hosts already have speaks the client side, and the consoles of Nova speak nothing else.
+The hosts have no package with a client, and Nova's consoles speak only WebSocket.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class WebSocketError(Exception):
 
 
 class HandshakeRefused(WebSocketError):
-    """The server answered the opening handshake with something other than 101."""
+    """The server answered the handshake with a status other than 101."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(f"the server answered the WebSocket handshake with {status} {reason}")
@@ -38,7 +38,7 @@ class HandshakeRefused(WebSocketError):
 
 
 class WebSocket:
-    """One client connection. ``timeout`` bounds the connection's set-up and each later call."""
+    """A client connection. ``timeout`` limits the setup and each later call."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class WebSocket:
     # Messages
 
     def send(self, data: bytes, opcode: int = BINARY) -> None:
-        """Send one message in one masked frame, as a client must (RFC 6455, 5.1)."""
+        """Send a message in one frame, masked as required of clients (RFC 6455, 5.1)."""
         self._socket.settimeout(self.timeout)
         try:
             self._socket.sendall(encode_frame(data, opcode, os.urandom(4)))
@@ -95,7 +95,7 @@ class WebSocket:
             raise WebSocketError(f"sending failed: {error}") from error
 
     def receive(self, timeout: float | None = None) -> bytes | None:
-        """The next message, None when the peer has closed the connection. TimeoutError when nothing comes in time."""
+        """Return the next message, None when the peer closed the connection. TimeoutError when none comes."""
         if self.closed:
             return None
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
@@ -119,7 +119,7 @@ class WebSocket:
                     return message
 
     def read(self, count: int) -> bytes:
-        """Exactly ``count`` bytes of the stream that the messages carry. WebSocketError when it ends before."""
+        """Return exactly ``count`` bytes from the messages. WebSocketError when the connection ends before."""
         while len(self._stream) < count:
             message = self.receive()
             if message is None:
@@ -130,10 +130,10 @@ class WebSocket:
         return taken
 
     def close(self) -> None:
-        """Say goodbye and close the socket. Does nothing the second time."""
+        """Send a close frame and close the socket. May be called twice."""
         if not self.closed:
             self.closed = True
-            with contextlib.suppress(OSError):  # The peer may have been faster; then there is nobody left to tell.
+            with contextlib.suppress(OSError):  # The peer may have closed already.
                 self._socket.sendall(encode_frame(struct.pack("!H", 1000), CLOSE, os.urandom(4)))
         self._socket.close()
 
@@ -172,7 +172,7 @@ class WebSocket:
             raise WebSocketError(f"the server chose the subprotocol '{self.subprotocol}', which was not offered")
 
     def _fill(self, deadline: float) -> bool:
-        """Read once into the buffer; False at the end of the stream."""
+        """Read once into the buffer. Returns False at the end of the stream."""
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("nothing came in time")
@@ -219,12 +219,12 @@ class WebSocket:
 
 
 def accept_key(key: str) -> str:
-    """What a server answers to a client's key (RFC 6455, 4.2.2)."""
+    """Return the answer to a client's key (RFC 6455, 4.2.2)."""
     return base64.b64encode(hashlib.sha1((key + GUID).encode(), usedforsecurity=False).digest()).decode()
 
 
 def encode_frame(data: bytes, opcode: int, mask: bytes | None) -> bytes:
-    """One final frame; masked when a mask of four bytes is given, as every frame of a client is."""
+    """Return one final frame, masked when a mask of four bytes is given."""
     bit = 0x80 if mask else 0
     if len(data) < 126:
         head = bytes([0x80 | opcode, bit | len(data)])
@@ -238,7 +238,7 @@ def encode_frame(data: bytes, opcode: int, mask: bytes | None) -> bytes:
 
 
 def parse_response(head: str) -> tuple[int, str, dict[str, str]]:
-    """Status, reason and lower-cased headers of an HTTP answer. WebSocketError when it is none."""
+    """Return status, reason and lower-cased headers of an HTTP answer. WebSocketError for anything else."""
     first, *lines = head.split("\r\n")
     version, _, rest = first.partition(" ")
     code, _, reason = rest.partition(" ")

@@ -4,27 +4,27 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from typing import Any
 
 import cloud_health
 import pytest
+from ansible.module_utils.kilonova.cloud import cloud_health as logic
 from ansible.module_utils.kilonova.cloud import health
-from ansible.module_utils.testing import patch_module_args
 
-BROKEN = [{"layer": "OVN", "message": "node2 gives no sign of life", "hosts": ["node2"]}]
+BROKEN = [{"layer": "OVN", "message": "node2 is not alive", "hosts": ["node2"]}]
 STATE: dict[str, Any] = {"services": [], "agents": [], "hypervisors": [], "images": [], "servers": []}
 
 
 @pytest.fixture
 def problems(monkeypatch: pytest.MonkeyPatch) -> list[list[dict[str, Any]]]:
-    """What is wrong at each look; the last of them for good."""
+    """The problems at each look. The last ones stay."""
     looks: list[list[dict[str, Any]]] = []
 
     def read_all(api: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         return dict(STATE), list(looks.pop(0) if len(looks) > 1 else looks[0])
 
-    monkeypatch.setattr(cloud_health, "connect", lambda module: None)
+    monkeypatch.setattr(logic, "connect", lambda module: None)
     monkeypatch.setattr(health, "read_all", read_all)
     monkeypatch.setattr(health, "judge", lambda *wanted: [])
     monkeypatch.setattr(health, "layer_logs", lambda layers, lines: f"logs of {layers}")
@@ -32,36 +32,30 @@ def problems(monkeypatch: pytest.MonkeyPatch) -> list[list[dict[str, Any]]]:
     return looks
 
 
-def run(capsys: pytest.CaptureFixture[str], **options: Any) -> dict[str, Any]:
-    with patch_module_args(options), pytest.raises(SystemExit):
-        cloud_health.main()
-    return dict(json.loads(capsys.readouterr().out))
-
-
-def test_a_healthy_cloud(problems: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_healthy_cloud(problems: list[Any], run_module: Callable[..., dict[str, Any]]) -> None:
     problems += [[]]
-    result = run(capsys)
+    result = run_module(cloud_health)
     assert {name: result[name] for name in STATE} == STATE
     assert (result["changed"], result["problems"]) == (False, [])
 
 
-def test_it_waits_for_what_converges(problems: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_waits_until_the_problems_are_gone(problems: list[Any], run_module: Callable[..., dict[str, Any]]) -> None:
     problems += [BROKEN, BROKEN, []]
-    assert "failed" not in run(capsys)
+    assert "failed" not in run_module(cloud_health)
     assert problems == [[]]
 
 
-def test_what_stays_wrong_is_the_failure(problems: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_fails_with_the_remaining_problems(problems: list[Any], run_module: Callable[..., dict[str, Any]]) -> None:
     problems += [BROKEN]
-    result = run(capsys, timeout=0)
+    result = run_module(cloud_health, timeout=0)
     assert result["failed"]
-    assert result["msg"].startswith("The cloud is not healthy:\n- OVN: node2 gives no sign of life.")
+    assert result["msg"].startswith("The cloud is not healthy:\n- OVN: node2 is not alive.")
     assert (result["layer"], result["problems"]) == ("OVN", BROKEN)
 
 
-def test_a_report_neither_waits_nor_fails(problems: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_neither_waits_nor_fails(problems: list[Any], run_module: Callable[..., dict[str, Any]]) -> None:
     problems += [BROKEN, []]
-    result = run(capsys, report_only=True)
+    result = run_module(cloud_health, report_only=True)
     assert result["problems"] == BROKEN
     assert "failed" not in result
 

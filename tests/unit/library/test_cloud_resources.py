@@ -1,12 +1,9 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The module cloud_resources against a small cloud in memory: what it asks for, predicts, repairs and refuses."""
+"""The module cloud_resources: what it returns, and dry runs before and after the first deployment."""
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,351 +11,72 @@ from typing import Any
 
 import cloud_resources
 import pytest
-from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible.module_utils.kilonova.cloud import converge as converge_module
-from ansible.module_utils.kilonova.cloud.api import CloudError
-from ansible.module_utils.kilonova.cloud.converge import Converger, ServerFailed
-from ansible.module_utils.kilonova.cloud.plan import PlanError
+from ansible.module_utils.kilonova.cloud import cloud_resources as logic
+from ansible.module_utils.kilonova.system import dry_run
 
-KEY = "ssh-ed25519 AAAAC3Nza me"
-KINDS = {
-    "/flavors": "flavor",
-    "/flavors/detail": "flavor",
-    "/images": "image",
-    "/networks": "network",
-    "/subnets": "subnet",
-    "/security-groups": "security_group",
-    "/security-group-rules": "security_group_rule",
-    "/servers": "server",
-    "/servers/detail": "server",
-}
-
-
-class Cloud:
-    """Answers the requests that the module makes, as the services do, from dictionaries."""
-
-    def __init__(self) -> None:
-        self.things: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in set(KINDS.values())}
-        self.things["security_group"]["g"] = {"id": "g", "name": "default", "security_group_rules": []}
-        self.keys: dict[str, str] = {}
-        self.writes: list[str] = []
-        self.numbers = itertools.count(1)
-        self.next_server: dict[str, Any] = {"status": "ACTIVE", "OS-SRV-USG:launched_at": "now"}
-
-    def listing(self, service: str, path: str, key: str, **params: Any) -> list[dict[str, Any]]:
-        if path == "/os-keypairs":
-            return [{"keypair": {"name": name, "public_key": text}} for name, text in self.keys.items()]
-        found = list(self.things[KINDS[path]].values())
-        if "image" in params:
-            return [server for server in found if server.get("imageRef") == params["image"]]
-        found = [one for one in found if "name" not in params or one["name"].startswith(params["name"])]
-        return [one for one in found if "network_id" not in params or one["network_id"] == params["network_id"]]
-
-    def get(self, service: str, path: str, **params: Any) -> dict[str, Any]:
-        kind, _, identity = path.strip("/").partition("/")
-        if identity not in self.things[kind[:-1]]:
-            raise CloudError("Nova API", f"{path} is gone", 404)
-        thing = self.things[kind[:-1]][identity]
-        return thing if kind == "images" else {kind[:-1]: thing}
-
-    def post(self, service: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        self.writes.append(f"POST {path}")
-        if path == "/os-keypairs":
-            self.keys[body["keypair"]["name"]] = body["keypair"]["public_key"]
-            return {}
-        if path.endswith("/os-extra_specs"):
-            self.things["flavor"][path.split("/")[2]]["extra_specs"].update(body["extra_specs"])
-            return {}
-        if path.endswith("/action"):
-            return {"output": "Booting from hard disk"}
-        kind = KINDS[path]
-        fields = body if kind == "image" else body[kind]
-        thing = {"id": fields.get("id") or f"{kind}-{next(self.numbers)}"} | fields
-        extra: dict[str, dict[str, Any]] = {
-            "flavor": {"extra_specs": {}, "os-flavor-access:is_public": fields.get("os-flavor-access:is_public")},
-            "image": {"status": "queued"},
-            "security_group": {"security_group_rules": []},
-            "server": dict(self.next_server),
-        }
-        thing |= extra.get(kind, {})
-        self.things[kind][thing["id"]] = thing
-        if kind == "security_group_rule":
-            self.things["security_group"][fields["security_group_id"]]["security_group_rules"].append(thing)
-        return thing if kind == "image" else {kind: thing}
-
-    def put(self, service: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        self.writes.append(f"PUT {path}")
-        kind, _, identity = path.strip("/").partition("/")
-        self.things[kind[:-1]][identity].update(body[kind[:-1]])
-        return {}
-
-    def delete(self, service: str, path: str) -> None:
-        self.writes.append(f"DELETE {path}")
-        kind, identity, *rest = path.strip("/").split("/")
-        if kind == "os-keypairs":
-            del self.keys[identity]
-        elif rest:
-            del self.things["flavor"][identity]["extra_specs"][rest[-1]]
-        else:
-            del self.things[kind[:-1]][identity]
-
-    def request(self, service: str, method: str, path: str, **arguments: Any) -> Any:
-        self.writes.append(f"{method} {path}")
-        image = self.things["image"][path.split("/")[2]]
-        if method == "PUT":
-            data = arguments["data"].read()
-            image |= {"status": "active", "os_hash_algo": "sha512", "os_hash_value": hashlib.sha512(data).hexdigest()}
-        else:
-            for step in arguments["json"]:
-                image[step["path"].strip("/")] = step["value"]
-        return SimpleNamespace()
+FLAVORS = [{"name": name, "id": name, "vcpus": 1, "ram": 512, "disk": 1} for name in ("tiny", "small", "large")]
 
 
 @pytest.fixture
-def cloud(monkeypatch: pytest.MonkeyPatch) -> Cloud:
-    monkeypatch.setattr(converge_module, "POLL_SECONDS", 0.0)
-    return Cloud()
+def flavors() -> list[dict[str, Any]]:
+    """Flavors as Nova has them."""
+    return [one | {"swap": ""} for one in FLAVORS]
 
 
 @pytest.fixture
-def params(tmp_path: Path) -> dict[str, Any]:
-    """The arguments of a first cloud, with the defaults that Ansible fills in."""
-    path = tmp_path / "guest.qcow2"
-    path.write_bytes(b"disk")
-    arguments = {
-        "flavors": [{"name": "m1.tiny", "id": "1", "vcpus": 1, "ram": 512, "disk": 1, "extra_specs": {"a": 1}}],
-        "images": [{"name": "guest", "path": str(path), "properties": {"hw_rng_model": "virtio"}}],
-        "networks": [
-            {
-                "name": "nova",
-                "type": "flat",
-                "physical_network": "physnet1",
-                "shared": True,
-                "subnets": [{"name": "nova-v4", "cidr": "192.168.1.0/24", "exclude": ["192.168.1.9"]}],
-            }
-        ],
-        "security_group_rules": [{"protocol": "icmp"}, {"protocol": "tcp", "port_min": 22}],
-        "keypairs": [{"name": "kilonova", "public_key": KEY}],
-        "servers": [
-            {"name": "my_vm", "image": "guest", "flavor": "m1.tiny", "networks": ["nova"], "keypair": "kilonova"}
-        ],
-    }
-    return validated(arguments)
+def run(
+    flavors: list[dict[str, Any]],
+    run_module: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Callable[..., dict[str, Any]]:
+    clouds_file = tmp_path / "clouds.yaml"
+    clouds_file.touch()
+    api = SimpleNamespace(listing=lambda service, path, key, **_: flavors if key == "flavors" else [])
+    monkeypatch.setattr(logic, "connect", lambda module: SimpleNamespace(current_project_id="p"))
+    monkeypatch.setattr(logic, "CloudApi", lambda connection: api)
+    return lambda **options: run_module(
+        cloud_resources, **{"clouds_file": str(clouds_file), "flavors": FLAVORS} | options
+    )
 
 
-def validated(arguments: dict[str, Any]) -> dict[str, Any]:
-    result = ArgumentSpecValidator(cloud_resources.ARGUMENTS).validate(arguments)
-    assert not result.error_messages
-    return dict(result.validated_parameters)
+def test_nothing_to_do(run: Callable[..., dict[str, Any]]) -> None:
+    result = run()
+    assert (result["changed"], result["actions"], result["servers"], result["needs_you"]) == (False, [], [], [])
+    assert result["ids"]["flavor"] == {"tiny": "tiny", "small": "small", "large": "large"}
 
 
-def converge(cloud: Cloud, params: dict[str, Any], check_mode: bool = False) -> Converger:
-    work = Converger(api=cloud, project_id="p", check_mode=check_mode, server_timeout=1)  # type: ignore[arg-type]
-    work.everything(cloud_resources.normalised(params))
-    return work
-
-
-def test_kinds_side_by_side_are_recorded_in_their_order(cloud: Cloud) -> None:
-    def kind(name: str, seconds: float, error: str = "") -> Callable[[Converger], None]:
-        def work(part: Converger) -> None:
-            time.sleep(seconds)
-            part.record(name, "a", "created", None, {})
-            part.keep(name, "a", f"id of {name}")
-            if error:
-                raise CloudError("Nova", error)
-
-        return work
-
-    work = Converger(api=cloud, project_id="p", check_mode=False, server_timeout=1)  # type: ignore[arg-type]
-    with pytest.raises(CloudError, match="^slow$"):
-        work.side_by_side(kind("flavor", 0.2, "slow"), kind("image", 0.0, "quick"), kind("network", 0.1))
-    assert work.actions == ["flavor a: created", "image a: created", "network a: created"]
-    assert work.ids["network"] == {"a": "id of network"}
-
-
-@pytest.mark.parametrize("status", [None, 401, 403, 503])
-def test_a_dry_run_goes_on_without_a_service_that_cannot_be_asked(
-    cloud: Cloud, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch, status: int | None
+def test_check_mode_predicts_around_what_needs_you(
+    flavors: list[dict[str, Any]], run: Callable[..., dict[str, Any]]
 ) -> None:
-    listing = cloud.listing
-
-    def deaf(service: str, path: str, key: str, **arguments: Any) -> list[dict[str, Any]]:
-        if service == "image":
-            raise CloudError("Glance", "GET /images got no token validated", status)
-        return listing(service, path, key, **arguments)
-
-    monkeypatch.setattr(cloud, "listing", deaf)
-    work = converge(cloud, params, check_mode=True)
-    assert [(error.layer, str(error)) for error in work.blind] == [("Glance", "GET /images got no token validated")]
-    assert "flavor m1.tiny: created" in work.actions
-    assert "server my_vm: created" in work.actions
-    with pytest.raises(CloudError, match="no token validated"):
-        converge(cloud, params)
+    flavors[0]["ram"] = flavors[1]["disk"] = 2
+    del flavors[2]
+    result = run(check=True)
+    assert (result["changed"], result["actions"]) == (True, ["flavor large: created"])
+    tiny, small = result["needs_you"]
+    assert "ram is 2, wanted 512" in tiny and "disk is 2, wanted 1" in small
 
 
-def test_a_dry_run_does_not_hide_a_request_that_is_refused_for_its_contents(
-    cloud: Cloud, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+def test_a_run_fails_with_all_that_needs_you(flavors: list[dict[str, Any]], run: Callable[..., dict[str, Any]]) -> None:
+    flavors[0]["ram"] = flavors[1]["disk"] = 2
+    result = run()
+    assert result["failed"] and not result["changed"]
+    assert "\n- The flavor 'tiny' differs (ram is 2, wanted 512)" in result["msg"]
+    assert "\n- The flavor 'small' differs (disk is 2, wanted 1)" in result["msg"]
+    flavors[1]["disk"] = 1
+    assert run()["msg"].startswith("The flavor 'tiny' differs (ram is 2, wanted 512)")
+
+
+@pytest.mark.parametrize("deployed", [False, True])
+def test_missing_clouds_file(
+    run: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, deployed: bool
 ) -> None:
-    def refuse(*_arguments: Any, **_named: Any) -> list[dict[str, Any]]:
-        raise CloudError("Glance", "GET /images got 400", 400)
-
-    monkeypatch.setattr(cloud, "listing", refuse)
-    with pytest.raises(CloudError, match="got 400"):
-        converge(cloud, params, check_mode=True)
-
-
-def test_everything_is_created_once(cloud: Cloud, params: dict[str, Any]) -> None:
-    predicted = converge(cloud, params, check_mode=True)
-    assert cloud.writes == []
-    done = converge(cloud, params)
-    assert done.actions == predicted.actions
-    assert set(done.after) == set(predicted.after)
-    server = next(iter(cloud.things["server"].values()))
-    assert server["imageRef"] == done.ids["image"]["guest"]
-    assert server["flavorRef"] == "1"
-    assert server["networks"] == [{"uuid": done.ids["network"]["nova"]}]
-    assert server["key_name"] == "kilonova"
-    cloud.writes.clear()
-    again = converge(cloud, params)
-    assert again.actions == []
-    assert cloud.writes == []
-
-
-def test_a_cloud_that_is_not_there_yet_is_predicted(params: dict[str, Any]) -> None:
-    assert cloud_resources.prediction(params) == [
-        "flavor m1.tiny: created",
-        "image guest: created",
-        "network nova: created",
-        "security group rule icmp: created",
-        "security group rule tcp: created",
-        "keypair kilonova: created",
-        "server my_vm: created",
-    ]
-
-
-def test_drift_is_repaired(cloud: Cloud, params: dict[str, Any]) -> None:
-    done = converge(cloud, params)
-    cloud.things["flavor"]["1"]["extra_specs"] = {"b": "2"}
-    cloud.things["image"][done.ids["image"]["guest"]]["visibility"] = "private"
-    cloud.things["network"][done.ids["network"]["nova"]]["shared"] = False
-    cloud.things["subnet"][done.ids["subnet"]["nova-v4"]]["enable_dhcp"] = False
-    cloud.keys["kilonova"] = "ssh-ed25519 AAAAother"
-    repaired = converge(cloud, params)
-    assert [action.partition(":")[0] for action in repaired.actions] == [
-        "flavor m1.tiny",
-        "image guest",
-        "network nova",
-        "subnet nova-v4",
-        "keypair kilonova",
-    ]
-    assert cloud.things["flavor"]["1"]["extra_specs"] == {"a": "1"}
-    assert cloud.keys["kilonova"] == KEY
-    assert converge(cloud, params).actions == []
-
-
-def test_changed_file_replaces_the_image(cloud: Cloud, params: dict[str, Any]) -> None:
-    params["servers"] = []
-    first = converge(cloud, params).ids["image"]["guest"]
-    Path(params["images"][0]["path"]).write_bytes(b"newer disk")
-    second = converge(cloud, params).ids["image"]["guest"]
-    assert list(cloud.things["image"]) == [second] != [first]
-
-
-def test_image_that_servers_were_made_of_is_hidden_when_replaced(cloud: Cloud, params: dict[str, Any]) -> None:
-    first = converge(cloud, params).ids["image"]["guest"]
-    Path(params["images"][0]["path"]).write_bytes(b"newer disk")
-    work = converge(cloud, params)
-    assert cloud.things["image"][first]["os_hidden"] is True
-    assert "is hidden, not deleted" in work.warnings[0]
-    assert len(cloud.things["server"]) == 1
-
-
-def test_unfinished_upload_is_removed(cloud: Cloud, params: dict[str, Any]) -> None:
-    cloud.things["image"]["broken"] = {"id": "broken", "name": "guest", "status": "saving"}
-    work = converge(cloud, params)
-    assert work.actions[1] == "image broken: removed, its upload was not finished"
-    assert list(cloud.things["image"]) == [work.ids["image"]["guest"]]
-
-
-def test_file_with_another_sha256_is_not_uploaded(cloud: Cloud, params: dict[str, Any]) -> None:
-    params["images"][0]["sha256"] = "0" * 64
-    with pytest.raises(PlanError, match="does not have the sha256 0000"):
-        converge(cloud, params)
-    assert cloud.things["image"] == {}
-
-
-def test_file_that_is_not_there(cloud: Cloud, params: dict[str, Any]) -> None:
-    converge(cloud, params)
-    Path(params["images"][0]["path"]).unlink()
-    assert "check mode cannot compare" in converge(cloud, params, check_mode=True).warnings[0]
-    with pytest.raises(PlanError, match="does not exist on this host"):
-        converge(cloud, params)
-
-
-def test_server_in_error_that_never_ran_is_made_anew(cloud: Cloud, params: dict[str, Any]) -> None:
-    fault = {"message": "No valid host was found."}
-    cloud.next_server = {"status": "ERROR", "OS-SRV-USG:launched_at": None, "fault": fault}
-    with pytest.raises(ServerFailed, match="went to ERROR") as failure:
-        converge(cloud, params)
-    assert "Nova's reason: No valid host was found." in str(failure.value)
-    assert "Booting from hard disk" in str(failure.value)
-    cloud.next_server = {"status": "ACTIVE", "OS-SRV-USG:launched_at": "now"}
-    work = converge(cloud, params)
-    assert work.actions == ["server my_vm: deleted, it was in ERROR and never ran", "server my_vm: created"]
-    assert [server["status"] for server in cloud.things["server"].values()] == ["ACTIVE"]
-
-
-def test_server_in_error_that_ran_is_left_alone(cloud: Cloud, params: dict[str, Any]) -> None:
-    converge(cloud, params)
-    next(iter(cloud.things["server"].values()))["status"] = "ERROR"
-    cloud.writes.clear()
-    with pytest.raises(ServerFailed, match="may hold data, so it is not made anew"):
-        converge(cloud, params)
-    assert [write for write in cloud.writes if not write.endswith("/action")] == []
-
-
-def test_server_that_is_never_finished(cloud: Cloud, params: dict[str, Any]) -> None:
-    cloud.next_server = {"status": "BUILD", "OS-EXT-STS:task_state": "spawning"}
-    with pytest.raises(ServerFailed, match=r"still being built after 1 s \(its task: spawning\)"):
-        converge(cloud, params)
-
-
-def test_server_with_a_longer_name_is_another_one(cloud: Cloud, params: dict[str, Any]) -> None:
-    cloud.things["server"]["x"] = {"id": "x", "name": "my_vm2", "status": "ACTIVE"}
-    assert "server my_vm: created" in converge(cloud, params).actions
-
-
-def test_stopped_server_stays_stopped(cloud: Cloud, params: dict[str, Any]) -> None:
-    converge(cloud, params)
-    next(iter(cloud.things["server"].values()))["status"] = "SHUTOFF"
-    assert converge(cloud, params).actions == []
-
-
-@pytest.mark.parametrize(
-    ("kind", "changes", "message"),
-    [
-        ("flavors", {"ram": 128}, "ram is 512, wanted 128"),
-        ("networks", {"type": "vlan"}, "provider:network_type is flat, wanted vlan"),
-        ("keypairs", {"public_key": "nonsense"}, "not an OpenSSH public key"),
-        ("servers", {"name": "other", "flavor": "m9"}, "there is no flavor 'm9'"),
-    ],
-)
-def test_what_must_not_be_repaired_silently(
-    cloud: Cloud, params: dict[str, Any], kind: str, changes: dict[str, Any], message: str
-) -> None:
-    converge(cloud, params)
-    params[kind][0] |= changes
-    with pytest.raises(PlanError, match=message):
-        converge(cloud, params)
-
-
-def test_another_range_for_the_same_subnet(cloud: Cloud, params: dict[str, Any]) -> None:
-    converge(cloud, params)
-    params["networks"][0]["subnets"][0]["cidr"] = "192.168.2.0/24"
-    with pytest.raises(PlanError, match="has the range 192.168.1.0/24, wanted is 192.168.2.0/24"):
-        converge(cloud, params)
-
-
-def test_keypair_needs_a_key() -> None:
-    result = ArgumentSpecValidator(cloud_resources.ARGUMENTS).validate({"keypairs": [{"name": "a"}]})
-    assert "public_key" in result.error_messages[0]
+    monkeypatch.setattr(dry_run, "MARIADB_TABLES", str(tmp_path if deployed else tmp_path / "none"))
+    path = str(tmp_path / "absent.yaml")
+    result = run(clouds_file=path, check=True)
+    if deployed:
+        assert (result["changed"], result["actions"]) == (False, [])
+        assert path in result["not_looked_at"]
+    else:
+        assert (result["changed"], result["actions"][0]) == (True, "flavor tiny: created")
+        assert "not_looked_at" not in result

@@ -1,10 +1,9 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The module compute_verification: what counts as another compute than the one on which a guest was seen."""
+"""The module compute_verification: what counts as a change of a compute."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import compute_verification
 import pytest
-from ansible.module_utils.testing import patch_module_args
+from ansible.module_utils.kilonova.cloud import compute_verification as logic
 
 UNITS = ["nova-compute.service", "ovn-host.service"]
 SHOWN = """\
@@ -27,37 +26,28 @@ InvocationID=bbbb
 
 
 @pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_program: Callable[[str, str], Path]) -> Path:
     """A host with a configuration file, packages, and a systemctl that prints what is in a file."""
-    monkeypatch.setattr(compute_verification, "DIRECTORY", str(tmp_path / "run"))
-    monkeypatch.setattr(compute_verification, "STAMP", str(tmp_path / "run" / "stamp"))
-    monkeypatch.setattr(compute_verification, "PACKAGES", str(tmp_path / "status"))
+    monkeypatch.setattr(logic, "DIRECTORY", str(tmp_path / "run"))
+    monkeypatch.setattr(logic, "STAMP", str(tmp_path / "run" / "stamp"))
+    monkeypatch.setattr(logic, "PACKAGES", str(tmp_path / "status"))
     for name, content in {"shown": SHOWN, "status": "Package: nova-compute", "nova.conf": "[DEFAULT]"}.items():
         (tmp_path / name).write_text(content)
-    (tmp_path / "bin").mkdir()
-    systemctl = tmp_path / "bin" / "systemctl"
-    systemctl.write_text(f"#!/bin/sh\ncat {tmp_path}/shown\n")
-    systemctl.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    fake_program("systemctl", f"cat {tmp_path}/shown")
     return tmp_path
 
 
 @pytest.fixture
-def run(host: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
-    def call(check: bool = False, **options: Any) -> dict[str, Any]:
-        given = options or {
-            "units": UNITS,
-            "files": [str(host / "nova.conf"), str(host / "other.conf")],
-            "about": {"flavor": "1"},
-        }
-        with patch_module_args({**given, "_ansible_check_mode": check}), pytest.raises(SystemExit):
-            compute_verification.main()
-        return dict(json.loads(capsys.readouterr().out))
-
-    return call
+def run(host: Path, run_module: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    given = {
+        "units": UNITS,
+        "files": [str(host / "nova.conf"), str(host / "other.conf")],
+        "about": {"flavor": "1"},
+    }
+    return lambda check=False, **options: run_module(compute_verification, check=check, **(options or given))
 
 
-def test_a_compute_is_verified_once_a_guest_was_seen(run: Callable[..., dict[str, Any]]) -> None:
+def test_a_compute_is_verified_once_a_guest_ran(run: Callable[..., dict[str, Any]]) -> None:
     first = run()
     assert (first["verified"], first["since"], first["different"]) == (False, 0.0, [])
     run(check=True, seen=first["compute"])
@@ -72,14 +62,14 @@ def test_a_compute_is_verified_once_a_guest_was_seen(run: Callable[..., dict[str
     [
         ("shown", SHOWN.replace("aaaa", "cccc"), ["unit nova-compute.service"]),
         ("shown", SHOWN.replace("=active", "=failed"), ["unit nova-compute.service"]),
-        # The last start of what does not run says nothing.
+        # An earlier start of an inactive unit does not count.
         ("shown", SHOWN.replace("bbbb", "cccc"), []),
         ("status", "Package: qemu-system-x86", ["packages"]),
         ("nova.conf", "[default]", ["file nova.conf"]),
         ("other.conf", "", ["file other.conf"]),
     ],
 )
-def test_what_is_another_compute(
+def test_changes_of_a_compute(
     host: Path, run: Callable[..., dict[str, Any]], name: str, content: str, different: list[str]
 ) -> None:
     run(seen=run()["compute"])
@@ -90,13 +80,13 @@ def test_what_is_another_compute(
     assert found["verified"] is (not different)
 
 
-def test_another_guest_is_another_question(host: Path, run: Callable[..., dict[str, Any]]) -> None:
+def test_another_test_guest_is_a_change(host: Path, run: Callable[..., dict[str, Any]]) -> None:
     run(seen=run(about={"flavor": "1"})["compute"])
     assert run(about={"flavor": "1"})["verified"]
     assert run(about={"flavor": "2"})["different"] == ["about"]
 
 
-def test_a_stamp_that_cannot_be_read_counts_as_none(host: Path, run: Callable[..., dict[str, Any]]) -> None:
+def test_an_unreadable_record_is_ignored(host: Path, run: Callable[..., dict[str, Any]]) -> None:
     run(seen=run()["compute"])
     (host / "run" / "stamp").write_text("{")
     assert not run()["verified"]

@@ -1,268 +1,66 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The module guest_probe and its action plugin: what is read from a console, and a real way out through a shell."""
+"""The module guest_probe: what it returns, and which failure it reports with which evidence."""
 
 from __future__ import annotations
 
-import subprocess
-import threading
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import guest_probe
 import pytest
+from ansible.module_utils.kilonova.cloud import guest_probe as logic
+from ansible.module_utils.kilonova.cloud.guest_checks import ProbeError
 from ansible.module_utils.kilonova.cloud.health import Unhealthy
-from guest_probe import Outside, Probe, ProbeError
+from ansible.module_utils.kilonova.consoles.probe import ConsoleError
 
-from plugins.action.guest_probe import Listener
-
-CONSOLE = """\
-kilonova-guest: host key ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICVxRW6sBxs8
-kilonova-guest: host key ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTY=
-kilonova-guest: host key ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICVxRW6sBxs8
-kilonova-guest: ready after 5.1 s, address 192.168.1.149
-"""
+SERVER = {"id": "s", "name": "my_vm", "ports": ["p"]}
+BROKEN = {"layer": "OVN", "message": "OVN Controller agent on node2 is not alive", "hosts": ["node2"]}
 
 
-def test_host_keys_are_read_from_the_console() -> None:
-    assert guest_probe.host_keys(CONSOLE, "192.168.1.149") == [
-        "192.168.1.149 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICVxRW6sBxs8",
-        "192.168.1.149 ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTY=",
-    ]
-    assert guest_probe.host_keys("login:", "192.168.1.149") == []
+@pytest.fixture
+def probe(monkeypatch: pytest.MonkeyPatch, run_module: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Run the module in a cloud and on a guest that answer, or raise what is given."""
+
+    def run(cloud: Exception | None = None, guest: Exception | None = None) -> dict[str, Any]:
+        def healthy(*_: Any) -> tuple[dict[str, Any], bool]:
+            if cloud:
+                raise cloud
+            return {"servers": [SERVER]}, True
+
+        def check(self: logic.Probe) -> dict[str, Any]:
+            if guest:
+                raise guest
+            return {"hostname": "my-vm"}
+
+        monkeypatch.setattr(logic, "connect", lambda module: None)
+        monkeypatch.setattr(logic, "healthy", healthy)
+        monkeypatch.setattr(logic.Probe, "run", check)
+        monkeypatch.setattr(logic.Probe, "console", lambda self: "login:")
+        monkeypatch.setattr(logic, "layer_logs", lambda layers: f"logs of {', '.join(layers)}")
+        return run_module(guest_probe, server="my_vm", interface="br0", user="debian", private_key="/dev/null")
+
+    return run
 
 
-@pytest.mark.parametrize(
-    ("address", "there"),
-    [("192.168.1.149", True), ("192.168.1.14", False), ("92.168.1.149", False), ("192.168.1.1", False)],
-)
-def test_address_on_the_console(address: str, there: bool) -> None:
-    assert guest_probe.address_on(CONSOLE, address) is there
+def test_success(probe: Callable[..., dict[str, Any]]) -> None:
+    result = probe()
+    assert (result["changed"], result["hostname"], result["server"]) == (False, "my-vm", SERVER)
 
 
-def test_address_at_the_end_of_a_sentence() -> None:
-    assert guest_probe.address_on("lease of 10.0.0.2.", "10.0.0.2")
-    assert not guest_probe.address_on("10.0.0.2.5", "10.0.0.2")
+def test_problems_of_the_cloud_come_first(probe: Callable[..., dict[str, Any]]) -> None:
+    result = probe(cloud=Unhealthy([BROKEN]), guest=ProbeError("guest", "it did not boot"))
+    assert result["failed"] and "- OVN: OVN Controller agent on node2 is not alive." in result["msg"]
+    assert (result["layer"], result["problems"]) == ("OVN", [BROKEN])
 
 
-@pytest.mark.parametrize(
-    ("answer", "interface"),
-    [('[{"dst":"192.168.1.9","dev":"br0"}]', "br0"), ("[]", ""), ("RTNETLINK answers: unreachable", "")],
-)
-def test_route_interface(answer: str, interface: str) -> None:
-    assert guest_probe.route_interface(answer) == interface
+def test_failure_of_the_guest_comes_with_logs_and_console(probe: Callable[..., dict[str, Any]]) -> None:
+    result = probe(guest=ProbeError("guest DHCP", "no lease"))
+    assert result["msg"] == "guest DHCP: no lease\nlogs of guest DHCP\n--- the guest's console:\nlogin:"
+    assert (result["layer"], result["server"]) == ("guest DHCP", SERVER)
 
 
-def run_as_guest(outside: Outside | None) -> dict[str, str]:
-    done = subprocess.run(
-        ["bash", "-c", guest_probe.guest_script(outside)], capture_output=True, text=True, timeout=60, check=False
-    )
-    return guest_probe.answers(done.stdout)
-
-
-def test_guest_tells_its_name() -> None:
-    assert run_as_guest(None) == {"hostname": subprocess.check_output(["hostname"], text=True).strip()}
-
-
-def test_guest_reaches_the_listener_and_is_seen_there() -> None:
-    with Listener("127.0.0.1") as listener:
-        outside = Outside(listener.address, listener.port, listener.token, ["127.0.0.1"])
-        assert guest_probe.check_outside(outside, run_as_guest(outside)["outside"]) == "127.0.0.1"
-    assert listener.peers == ["127.0.0.1"]
-
-
-def test_guest_is_seen_with_its_own_address() -> None:
-    outside = Outside("10.0.0.1", 7, "token", ["10.0.0.2"])
-    with pytest.raises(ProbeError, match="seen there as 192.168.1.9 and not as 10.0.0.2") as failure:
-        guest_probe.check_outside(outside, "peer 192.168.1.9")
-    assert failure.value.layer == "SNAT"
-
-
-def test_listener_is_gone_and_tells_strangers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guest_probe, "OUTSIDE_TRIES", 1)
-    with Listener("127.0.0.1") as listener:
-        stranger = Outside(listener.address, listener.port, "a-wrong-token", [])
-        with pytest.raises(ProbeError, match="does not reach the listener"):
-            guest_probe.check_outside(stranger, run_as_guest(stranger).get("outside", ""))
-    assert listener.peers == []
-    with pytest.raises(ProbeError, match="does not reach"):
-        guest_probe.check_outside(stranger, run_as_guest(stranger).get("outside", ""))
-
-
-def test_service_outside_without_listener() -> None:
-    with Listener("127.0.0.1") as listener:
-        outside = Outside(listener.address, listener.port, "", [])
-        assert guest_probe.check_outside(outside, run_as_guest(outside)["outside"]) == ""
-
-
-@pytest.mark.parametrize(
-    ("message", "layer"),
-    [
-        ("debian@192.168.1.9: Permission denied (publickey).", "guest metadata"),
-        ("Host key verification failed.", "guest"),
-        ("ssh: connect to host 192.168.1.9 port 22: Connection refused", "guest"),
-        ("ssh: connect to host 192.168.1.9 port 22: Connection timed out", "OVN"),
-    ],
-)
-def test_login_problem(message: str, layer: str) -> None:
-    assert guest_probe.login_problem(message)[0] == layer
-
-
-SERVER = {
-    "id": "s", "name": "my_vm", "status": "ACTIVE", "addresses": {"flat": [{"addr": "192.168.1.149"}]},
-    "OS-EXT-SRV-ATTR:hostname": "my-vm",
-}  # fmt: skip
-
-
-class Api:
-    """Nova as far as the probe asks it: its servers, and the console of each."""
-
-    def __init__(self, console: str, *servers: dict[str, Any]) -> None:
-        self.console = console
-        self.servers = list(servers)
-
-    def listing(self, service: str, path: str, key: str) -> list[dict[str, Any]]:
-        return self.servers if path == "/servers/detail" else []
-
-    def post(self, service: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return {"output": self.console}
-
-
-def make_probe(run: Callable[[list[str]], tuple[int, str, str]], console: str, **params: Any) -> Probe:
-    arguments = {
-        "server": "my_vm", "interface": "br0", "user": "debian", "private_key": "/dev/null", "timeout": 0,
-        "outside_address": "", "consoles": None, "computes": [], "images": [], "cloud_timeout": 5,
-    }  # fmt: skip
-    module = SimpleNamespace(params=arguments | params, run_command=run, tmpdir=None, no_log_values=set())
-    return Probe(module, Api(console, SERVER))  # type: ignore[arg-type]
-
-
-def healthy(command: list[str]) -> tuple[int, str, str]:
-    return {
-        "ping": (0, "", ""),
-        "ip": (0, '[{"dev": "br0"}]', ""),
-        "ssh": (0, "kilonova-probe hostname my-vm\n", ""),
-    }[command[0]]
-
-
-def test_healthy_guest() -> None:
-    assert make_probe(healthy, CONSOLE).run() == {
-        "address": "192.168.1.149",
-        "lease_on_console": True,
-        "hostname": "my-vm",
-        "host_key": "console",
-        "outside_peer": "",
-        "consoles": {},
-    }
-    assert make_probe(healthy, "").run()["host_key"] == "first seen"
-
-
-def but(name: str, status: int, output: str = "", error: str = "") -> Callable[[list[str]], tuple[int, str, str]]:
-    return lambda command: (status, output, error) if command[0] == name else healthy(command)
-
-
-@pytest.mark.parametrize(
-    ("run", "console", "layer", "message"),
-    [
-        (but("ping", 1), "", "guest", "did not boot"),
-        (but("ping", 1), "booted after 2 s", "guest DHCP", "no lease on its console"),
-        (but("ping", 1), CONSOLE, "OVN", "has its lease, but"),
-        (but("ip", 0, '[{"dev": "eth1"}]'), CONSOLE, "OVN", "through 'eth1', not through br0"),
-        (but("ssh", 255, "", "Permission denied"), CONSOLE, "guest metadata", "does not accept the key"),
-        (but("ssh", 127, "", "sh: not found"), CONSOLE, "guest", "runs no command"),
-        (but("ssh", 0, "kilonova-probe hostname debian\n"), CONSOLE, "guest metadata", "is called 'debian'"),
-    ],
-)
-def test_each_failure_names_its_layer(
-    run: Callable[[list[str]], tuple[int, str, str]], console: str, layer: str, message: str
-) -> None:
-    with pytest.raises(ProbeError, match=message) as failure:
-        make_probe(run, console).run()
-    assert failure.value.layer == layer
-
-
-def test_private_key_is_missing() -> None:
-    with pytest.raises(ProbeError, match="/nowhere does not exist"):
-        make_probe(healthy, CONSOLE, private_key="/nowhere").run()
-
-
-@pytest.mark.parametrize(
-    ("servers", "layer", "message"),
-    [([], "Nova API", "no server 'my_vm'"), ([SERVER | {"addresses": {}}], "Neutron", "has no address")],
-)
-def test_guest_that_cannot_be_looked_for(servers: list[dict[str, Any]], layer: str, message: str) -> None:
-    probe = make_probe(healthy, CONSOLE)
-    probe.api = Api(CONSOLE, *servers)  # type: ignore[assignment]
-    with pytest.raises(ProbeError, match=message) as failure:
-        probe.run()
-    assert failure.value.layer == layer
-
-
-def test_tokens_are_hidden_without_disturbing_who_reads_them() -> None:
-    probe = make_probe(healthy, CONSOLE)
-    read_before = probe.module.no_log_values
-    probe.hide("a-token")
-    assert read_before == set()
-    assert probe.module.no_log_values == {"a-token"}
-
-
-class Cloud:
-    """What guest_probe.healthy() says of the cloud, and when."""
-
-    def __init__(self, at_once: bool, broken: bool = False) -> None:
-        self.at_once, self.broken = at_once, broken
-        self.guest_was_looked_at = threading.Event()
-
-    def __call__(
-        self, api: Any, computes: list[str], images: list[str], servers: list[str], timeout: float
-    ) -> tuple[dict[str, Any], bool]:
-        assert (computes, images, servers, timeout) == (["node1"], ["guest"], ["my_vm"], 5)
-        assert self.guest_was_looked_at.wait(5)
-        if self.broken:
-            raise Unhealthy([{"layer": "OVN", "message": "no sign of life", "hosts": ["node2"]}])
-        return {"servers": [{"id": "s", "name": "my_vm", "ports": ["p"]}]}, self.at_once
-
-
-def probe_in(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, fails: int) -> Probe:
-    """A probe in that cloud, whose first so many logins fail."""
-    left = [fails]
-
-    def run(command: list[str]) -> tuple[int, str, str]:
-        if command[0] != "ssh":
-            return healthy(command)
-        cloud.guest_was_looked_at.set()
-        left[0] -= 1
-        return (255, "", "Connection refused") if left[0] >= 0 else healthy(command)
-
-    monkeypatch.setattr(guest_probe, "healthy", cloud)
-    return make_probe(run, CONSOLE, computes=["node1"], images=["guest"])
-
-
-def test_cloud_and_guest_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    probe = probe_in(Cloud(at_once=True), monkeypatch, fails=0)
-    seen = guest_probe.probe_healthy(probe)
-    assert seen["servers"] == [seen["server"]] == [{"id": "s", "name": "my_vm", "ports": ["p"]}]
-    assert seen["hostname"] == "my-vm"
-
-
-def test_what_is_wrong_with_the_cloud_comes_before_what_is_wrong_with_the_guest(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    probe = probe_in(Cloud(at_once=False, broken=True), monkeypatch, fails=1)
-    with pytest.raises(Unhealthy, match="OVN: no sign of life"):
-        guest_probe.probe_healthy(probe)
-
-
-def test_guest_of_a_healthy_cloud_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    probe = probe_in(Cloud(at_once=True), monkeypatch, fails=1)
-    with pytest.raises(ProbeError, match="ssh server does not answer"):
-        guest_probe.probe_healthy(probe)
-    # With its ports, for who compares it with what libvirt runs.
-    assert probe.server["ports"] == ["p"]
-
-
-def test_guest_that_failed_before_the_cloud_was_healthy_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert guest_probe.probe_healthy(probe_in(Cloud(at_once=False), monkeypatch, fails=1))["hostname"] == "my-vm"
-    with pytest.raises(ProbeError, match="ssh server does not answer"):
-        guest_probe.probe_healthy(probe_in(Cloud(at_once=False), monkeypatch, fails=2))
+def test_failure_of_a_console_comes_with_logs(probe: Callable[..., dict[str, Any]]) -> None:
+    error = ConsoleError("it does not open")
+    error.layer = "noVNC console"
+    assert probe(guest=error)["msg"] == "noVNC console: it does not open\nlogs of noVNC console"

@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Requests over keystoneauth against an HTTP server in the test, and what their failures say."""
+"""Requests to an HTTP server in the test, and the messages of their failures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Answers = dict[str, list[tuple[int, Any]]]
 
 @pytest.fixture
 def cloud() -> Iterator[Callable[[Answers], CloudApi]]:
-    """Makes an API whose paths answer what a test says, one answer after the other, the last one for ever."""
+    """Call with answers by path. Each path gives its answers in order and repeats the last one."""
     answers: Answers = {}
 
     class Handler(BaseHTTPRequestHandler):
@@ -89,7 +89,7 @@ def test_listing_follows_the_pages_of_glance(cloud: Callable[[Answers], CloudApi
     assert [image["id"] for image in api.listing("image", "/images", "images")] == ["a", "b"]
 
 
-def test_a_moment_without_backend_does_not_matter(cloud: Callable[[Answers], CloudApi]) -> None:
+def test_a_restarting_backend_is_tolerated(cloud: Callable[[Answers], CloudApi]) -> None:
     api = cloud({"/servers": [(503, b"no server is available"), (200, {"servers": []})]})
     assert api.listing("compute", "/servers", "servers") == []
 
@@ -116,7 +116,7 @@ def test_refusals(cloud: Callable[[Answers], CloudApi], status: int, body: Any, 
     assert failure.value.logs_matter is logs
 
 
-def test_a_compute_that_does_not_answer_yet_is_asked_again() -> None:
+def test_a_silent_compute_is_asked_again() -> None:
     errors = [CloudError("Nova API", "500: <class 'oslo_messaging.exceptions.MessagingTimeout'>", 500)]
 
     def call() -> str:
@@ -140,7 +140,7 @@ def test_answers_of_the_wrong_kind(cloud: Callable[[Answers], CloudApi], body: A
         api.get("image", "/images")
 
 
-def test_nobody_answers() -> None:
+def test_no_answer() -> None:
     proxy = adapter.Adapter(
         session.Session(auth=noauth.NoAuth()),
         endpoint_override="http://127.0.0.1:1",

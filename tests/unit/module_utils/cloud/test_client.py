@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Connecting to Keystone: waiting, refusals, and files that do not fit."""
+"""Connecting to Keystone: waiting, refusals, tokens, and unusable clouds files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Failed(Exception):
 
 
 class Module:
-    """What connect() uses of AnsibleModule."""
+    """The part of AnsibleModule that connect() uses."""
 
     def __init__(self, clouds_file: Path, cloud: str = "admin", timeout: int = 5) -> None:
         self.params = {"cloud": cloud, "clouds_file": str(clouds_file), "api_timeout": timeout}
@@ -46,7 +46,7 @@ def short_log(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def tokens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Where tokens are kept."""
+    """The directory of cached tokens."""
     directory = tmp_path / "run" / "tokens"
     monkeypatch.setattr(token_cache, "TOKENS", str(directory))
     return directory
@@ -54,13 +54,13 @@ def tokens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def asked() -> list[str]:
-    """What Keystone was asked, as LOGIN or as the token that it was to look at."""
+    """Keystone's requests: LOGIN, or the token to validate."""
     return []
 
 
 @pytest.fixture
 def keystone(asked: list[str]) -> Iterator[Callable[[list[int]], str]]:
-    """Makes a server that answers logins and looks at tokens with one status after the other, the last one for ever."""
+    """Call with statuses. The server answers logins and token validations with them and repeats the last one."""
     statuses: list[int] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -138,7 +138,7 @@ def test_a_refused_password_fails_at_once(keystone: Callable[[list[int]], str], 
         connect(Module(clouds(keystone([401])), timeout=600))
 
 
-def test_the_token_of_a_login_serves_the_next_call(
+def test_the_next_call_uses_the_same_token(
     keystone: Callable[[list[int]], str], clouds: Callable[[str], Path], asked: list[str], tokens: Path
 ) -> None:
     file = clouds(keystone([201, 503, 200]))
@@ -146,14 +146,14 @@ def test_the_token_of_a_login_serves_the_next_call(
     assert tokens.stat().st_mode & 0o777 == 0o700
     (kept,) = tokens.iterdir()
     assert (kept.read_text(), kept.stat().st_mode & 0o777) == ("t1", 0o600)
-    # A Keystone that does not answer is waited for, as at a login.
+    # Waits for Keystone as a login does.
     module = Module(file)
     assert connect(module).session.get_token() == "t1"
     assert asked == ["LOGIN", "t1", "t1"] and module.no_log_values == {PASSWORD, "t1"}
 
 
 @pytest.mark.parametrize("status", [401, 404])
-def test_a_token_that_keystone_does_not_take_any_more_is_replaced(
+def test_a_token_that_keystone_no_longer_accepts_is_replaced(
     keystone: Callable[[list[int]], str], clouds: Callable[[str], Path], asked: list[str], tokens: Path, status: int
 ) -> None:
     file = clouds(keystone([201, status, 201]))
@@ -163,7 +163,7 @@ def test_a_token_that_keystone_does_not_take_any_more_is_replaced(
     assert [kept.read_text() for kept in tokens.iterdir()] == ["t3"]
 
 
-def test_a_token_serves_only_who_has_the_same_password(
+def test_a_token_is_only_used_with_the_same_credentials(
     keystone: Callable[[list[int]], str], clouds: Callable[[str], Path], asked: list[str]
 ) -> None:
     file = clouds(keystone([201]))
@@ -201,13 +201,13 @@ def test_a_missing_file_and_an_unknown_cloud_are_named(clouds: Callable[[str], P
         connect(Module(clouds("http://127.0.0.1:1/v3"), cloud="other"))
 
 
-def test_entry_points_are_looked_for_without_the_archive_that_a_module_comes_in(
+def test_entry_points_are_not_searched_in_the_module_archive(
     keystone: Callable[[list[int]], str],
     clouds: Callable[[str], Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # stevedore reads all packages again, and keeps one more file, for each path that it has not seen.
+    # For each new sys.path, stevedore would read all packages again and keep another file.
     archive = tmp_path / "module.zip"
     archive.write_bytes(b"")
     monkeypatch.syspath_prepend(str(archive))

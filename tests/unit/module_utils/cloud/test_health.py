@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The judgements of module_utils/kilonova/cloud/health.py, and the report of what cloud_health found."""
+"""The problems found in a cloud's state, and their report."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def test_healthy() -> None:
         (changed("services", 0, state="down"), "Nova scheduler", "nova-scheduler on node1 is down"),
         (changed("services", 1, state="down", forced_down=True), "Nova conductor", "was forced down"),
         (changed("services", 2, status="disabled"), "Nova compute", "service set --enable node1 nova-compute"),
-        (changed("agents", 0, alive=False), "OVN", "OVN Controller Gateway agent on node1 gives no sign of life"),
-        (changed("agents", 1, enabled=False), "OVN metadata agent", "is switched off"),
+        (changed("agents", 0, alive=False), "OVN", "OVN Controller Gateway agent on node1 is not alive"),
+        (changed("agents", 1, enabled=False), "OVN metadata agent", "is disabled"),
         (changed("images", 0, status="queued"), "Glance", "'guest' is queued, not active"),
         (changed("servers", 0, status="SHUTOFF"), "Nova compute", "openstack server start 1"),
         (changed("servers", 0, status="ERROR", host="", fault="No host"), "Nova scheduler", "is ERROR: No host"),
@@ -90,7 +90,7 @@ def test_healthy() -> None:
         ),
         (state(images=[]), "Glance", "'guest' is not listed"),
         (state(servers=[]), "Nova API", "there is no server 'my_vm'"),
-        (state(hypervisors=[]), "Nova compute", "node1 is no hypervisor yet"),
+        (state(hypervisors=[]), "Nova compute", "node1 is not a hypervisor yet"),
         (state(providers={}), "Placement", "no inventory of node1.example"),
         (state(agents=state()["agents"][:1]), "OVN metadata agent", "node1 has no OVN Metadata agent"),
         (state(services=state()["services"][1:]), "Nova scheduler", "no nova-scheduler has ever reported"),

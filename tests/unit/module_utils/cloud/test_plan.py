@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""What has to change in a cloud: comparisons of what is with what is wanted."""
+"""Comparisons of existing with wanted resources."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_allocation_pools(changes: dict[str, Any], expected: list[dict[str, str]
         ({"gateway": "192.168.2.1"}, "outside of 192.168.1.0/24"),
         ({"size": 1}, "leave none for guests"),
         ({"cidr": "192.168.1.0/30", "exclude": ["192.168.1.2"]}, "leave no address"),
-        ({"exclude": ["br0"]}, "'br0', which no guest may get, is not an address"),
+        ({"exclude": ["br0"]}, "The excluded 'br0' is not an address"),
     ],
 )
 def test_impossible_subnets(changes: dict[str, Any], message: str) -> None:
@@ -94,7 +94,7 @@ def test_flavor_sizes_cannot_be_changed_but_extra_specs_can() -> None:
 
 @pytest.fixture
 def image(tmp_path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """An image as wanted, and as Glance has it."""
+    """A wanted image, and the same in Glance."""
     path = tmp_path / "guest.qcow2"
     path.write_bytes(b"disk")
     wanted = {
@@ -108,16 +108,16 @@ def image(tmp_path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return wanted, stored
 
 
-def test_image_as_it_should_be(image: tuple[dict[str, Any], dict[str, Any]]) -> None:
+def test_image_without_difference(image: tuple[dict[str, Any], dict[str, Any]]) -> None:
     wanted, stored = image
     assert plan.image_content_differs(stored, wanted) == ""
     assert not plan.image_difference(stored, wanted)
 
 
-def test_image_with_another_file(image: tuple[dict[str, Any], dict[str, Any]]) -> None:
+def test_image_with_different_content(image: tuple[dict[str, Any], dict[str, Any]]) -> None:
     wanted, stored = image
     Path(wanted["path"]).write_bytes(b"another disk")
-    assert "another sha512" in plan.image_content_differs(stored, wanted)
+    assert "a different sha512" in plan.image_content_differs(stored, wanted)
     assert "disk_format is qcow2, wanted raw" in plan.image_content_differs(stored, wanted | {"disk_format": "raw"})
     assert "no hash" in plan.image_content_differs(stored | {"os_hash_value": None}, wanted)
 
@@ -153,7 +153,7 @@ def test_rule_exists(existing: dict[str, Any], wanted: dict[str, Any], there: bo
     assert plan.rule_exists([plan.rule_fields(existing)], wanted) is there
 
 
-def test_rule_for_a_group_is_not_one_for_everybody() -> None:
+def test_rule_for_a_group_does_not_count() -> None:
     assert not plan.rule_exists([plan.rule_fields(rule()) | {"remote_group_id": "x"}], rule())
 
 

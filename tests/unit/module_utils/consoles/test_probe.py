@@ -22,7 +22,7 @@ SCREEN = struct.pack("!HH", 720, 400) + bytes(16) + struct.pack("!I", 4) + b"QEM
 
 
 class Proxy:
-    """What nova-novncproxy and nova-serialproxy are to a client. ``behaviour`` says what is broken."""
+    """nova-novncproxy or nova-serialproxy. ``behaviour`` lists what is broken."""
 
     def __init__(self) -> None:
         self.behaviour: set[str] = set()
@@ -162,11 +162,11 @@ def test_expired_token_that_still_works(proxy: Proxy, monkeypatch: pytest.Monkey
         ("novnc", "anybody", "the console opens with a made-up token"),
         ("serial", "anybody", "the console opens with a made-up token"),
         ("novnc", "hangs", "with a made-up token the connection stays open"),
-        ("novnc", "500", "with a made-up token the console does not refuse but fails: .* 500 Broken"),
-        ("serial", "mute", "the guest said nothing on its serial line"),
+        ("novnc", "500", "with a made-up token the console fails instead of refusing: .* 500 Broken"),
+        ("serial", "mute", "the guest printed nothing on its serial console"),
     ],
 )
-def test_what_is_wrong_is_said(proxy: Proxy, kind: str, behaviour: str, message: str) -> None:
+def test_failures_are_explained(proxy: Proxy, kind: str, behaviour: str, message: str) -> None:
     proxy.kind = kind
     proxy.behaviour = {behaviour}
     with pytest.raises(ConsoleError, match=message) as failure:

@@ -11,7 +11,7 @@ from ansible.module_utils.kilonova.consoles.vnc import VncError, open_session
 
 
 class Recording:
-    """A peer that has said everything already."""
+    """A peer whose answers are recorded."""
 
     def __init__(self, said: bytes) -> None:
         self.said = said

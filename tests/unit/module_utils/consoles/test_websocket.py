@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The WebSocket client, against servers on a local socket that answer byte by byte what a test says."""
+"""The WebSocket client, against servers on a local socket with scripted answers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def read_frame(client: socket.socket) -> tuple[int, bytes]:
 
 @contextmanager
 def server(session: Session) -> Iterator[str]:
-    """A server for one connection; what goes wrong in its session fails the test."""
+    """A server for one connection. An error in its session fails the test."""
     problems: list[BaseException] = []
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -189,7 +189,7 @@ def test_frames_that_no_server_may_send(frame: bytes, message: str) -> None:
         console.receive()
 
 
-def test_nobody_listens() -> None:
+def test_connection_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(ws.WebSocketError, match=f"no TCP connection to 127.0.0.1:{port}"):
