@@ -9,11 +9,12 @@ SHELL := /bin/bash
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
-# An inherited virtual environment or PYTHONPATH would mix its packages with ours.
+# An inherited virtual environment or PYTHONPATH would mix its packages with those of .venv.
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 
 BIN := .venv/bin
 STAMP := .venv/.kilonova-setup
+DEV_STAMP := .venv/.kilonova-setup-dev
 INVENTORY ?= inventory/lab
 ARGS ?=
 PLAYBOOK := $(BIN)/ansible-playbook -i $(INVENTORY) $(ARGS)
@@ -23,119 +24,127 @@ KILLS ?= 20
 SEED ?= 1
 ROUNDS ?= 3
 ONLY ?=
-# The interpreter that .venv is made from; found by itself where empty.
+# The interpreter for .venv; tools/setup finds one where this is empty.
 PYTHON ?=
-# A make that already has a job server shares it; a plain one starts its own.
+# Share the job server of a calling make, or start one.
 PARALLEL = $(MAKE) $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc)) --keep-going --output-sync=target
-# The lab is made of containers, network namespaces and mounts. Other inventories' hosts need no root here.
-NEED_ROOT = [ "$(INVENTORY)" != inventory/lab ] || [ "$$(id -u)" = 0 ] || { printf '%s\n' \
-	"make $@: the lab is made of containers, network namespaces and mounts, which only root may create." \
-	"Run it as root (sudo make $@), or deploy to hosts of your own: make $@ INVENTORY=inventory/mysite" >&2; exit 1; }
+NEED_ROOT = [ "$$(id -u)" = 0 ] || { printf '%s\n' \
+	"make $@ manages lab machines (containers, network namespaces, mounts), which needs root." \
+	"Run it as root: sudo make $@" $(1) >&2; exit 1; }
+NEED_ROOT_FOR_LAB = [ "$(INVENTORY)" != inventory/lab ] || \
+	$(call NEED_ROOT,"or deploy to hosts of your own: make $@ INVENTORY=inventory/mysite")
 
 .PHONY: help
-help: ## This list
-	@echo "make TARGET [INVENTORY=inventory/mysite] [ARGS='--diff -v']"
-	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+help: ## Show this list
+	@echo "Usage: make TARGET [INVENTORY=inventory/mysite] [ARGS='--diff -v']"
+	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-# ---------------------------------------------------------------- what everything needs
-$(STAMP): requirements.txt requirements.yml requirements-collections.txt tools/setup tools/install_collections.py
-	@PYTHON="$(PYTHON)" tools/setup
-
-.PHONY: setup
-setup: $(STAMP) ## Make .venv and fetch the Ansible collections
-	@:
-
-.PHONY: pins
-pins: ## Resolve requirements.in into requirements.txt
-	@tools/pins
-
-# ---------------------------------------------------------------- the cloud
+##@ The cloud
 .PHONY: cloud
-cloud: ## Build the lab machine and the cloud on it, boot my_vm, check all of it
-	@$(NEED_ROOT)
+cloud: ## Deploy with site.yml; on the default inventory, create the lab machine first
+	@$(NEED_ROOT_FOR_LAB)
 	@$(MAKE) setup
 	@$(PLAYBOOK) site.yml
 
 .PHONY: destroy
-destroy: ## Remove the lab: machine, network, disks
-	@$(NEED_ROOT)
+destroy: ## Remove the lab: machines, network, disks
+	@$(NEED_ROOT_FOR_LAB)
 	@$(MAKE) setup
 	@$(PLAYBOOK) playbooks/destroy.yml
 
 .PHONY: verify
-verify: $(STAMP) ## Check the running cloud as its operator sees it
+verify: $(STAMP) ## Check the running cloud down to a guest
 	@$(PLAYBOOK) playbooks/verify.yml
 
 .PHONY: status
-status: $(STAMP) ## Show what runs where, and what does not
+status: $(STAMP) ## Show services, agents, hypervisors and servers
 	@$(PLAYBOOK) playbooks/status.yml
 
 .PHONY: drift
-drift: $(STAMP) ## List what differs from the inventory (exit code 2), changing nothing
+drift: $(STAMP) ## List differences from the inventory without changing anything
 	@$(PLAYBOOK) playbooks/drift.yml --check
 
-.PHONY: bench
-bench: ## Compare site.yml with a deployment by hand, and with its next runs (ROUNDS=3 ONLY=a,b,c,d,e)
-	@$(NEED_ROOT)
-	@$(MAKE) setup
-	@$(BIN)/python -m tools.bench --rounds $(ROUNDS) --only '$(ONLY)' --args '$(ARGS)' $(if $(KEEP),--keep) \
-		$(if $(filter file,$(origin INVENTORY)),,--inventory $(INVENTORY))
+##@ Setup
+$(STAMP): requirements.txt tools/setup
+	@PYTHON="$(PYTHON)" tools/setup
 
-.PHONY: bench-scale
-bench-scale: ## Measure what grows with the number of computes, on lab machines, into .cache/bench-scale
-	@[ "$$(id -u)" = 0 ] || { echo "make bench-scale: its hosts are lab machines, which only root may create." >&2; exit 1; }
-	@$(MAKE) setup
-	@$(BIN)/python -m tools.bench_scale $(ARGS)
+$(DEV_STAMP): requirements.txt requirements-dev.txt requirements.yml requirements-collections.txt tools/setup \
+		tools/install_collections.py
+	@PYTHON="$(PYTHON)" tools/setup dev
 
-# ---------------------------------------------------------------- checks and tests
-CHECKS := check-yaml check-ansible check-python check-types check-unit
+.PHONY: setup
+setup: $(STAMP) ## Install what deployments need into .venv (PYTHON=/path/to/python3)
+	@:
 
-.PHONY: check $(CHECKS)
-check: $(STAMP) ## Lint, types, unit and rendering tests (no root, no lab; under 3 minutes)
-	@$(PARALLEL) $(CHECKS)
-	@echo "check: passed"
+.PHONY: setup-dev
+setup-dev: $(DEV_STAMP) ## Install what checks, tests and benchmarks need, too
+	@:
 
-check-yaml: $(STAMP)
-	@$(BIN)/yamllint --strict .
-
-check-ansible: $(STAMP)
-	@$(BIN)/ansible-lint --offline --strict -q
-
-check-python: $(STAMP)
-	@$(BIN)/ruff check --quiet .
-	@$(BIN)/ruff format --quiet --diff .
-
-check-types: $(STAMP)
-	@$(BIN)/mypy --no-error-summary
-
-check-unit: $(STAMP)
-	@$(BIN)/python -m pytest --quiet tests/unit tests/render
-
-.PHONY: test
-test: ## check, then Molecule's SCENARIOS, each on lab machines of its own (KEEP=1 leaves them)
-	@[ "$$(id -u)" = 0 ] || { echo "make test: Molecule's machine is a lab, which only root may create. Run it as root" \
-		"(sudo make test); make check needs no root." >&2; exit 1; }
-	@$(MAKE) setup
-	@$(MAKE) check
-	@for scenario in $(SCENARIOS); do KEEP=$(KEEP) tools/molecule-test "$$scenario" || exit; done
-
-.PHONY: chaos
-chaos: ## Kill site.yml KILLS=20 times at moments drawn from SEED=1, and see that the next run always converges
-	@[ "$$(id -u)" = 0 ] || { echo "make chaos: it kills a lab of its own, which only root may create. Run it as root" \
-		"(sudo make chaos)." >&2; exit 1; }
-	@$(MAKE) setup
-	@$(BIN)/python tools/chaos.py --kills $(KILLS) --seed $(SEED) $(ARGS)
-
-.PHONY: format
-format: $(STAMP) ## Let ruff correct what it can
-	@$(BIN)/ruff check --quiet --fix .
-	@$(BIN)/ruff format --quiet .
-
-.PHONY: reference
-reference: $(STAMP) ## Write docs/roles from the roles' argument specs
-	@$(BIN)/python tools/role_reference.py
+.PHONY: pins
+pins: ## Resolve requirements*.in into requirements*.txt, with the newest releases
+	@tools/pins
 
 .PHONY: clean
 clean: ## Remove .venv and .cache (run make destroy first)
 	@rm -rf .venv .cache
+
+##@ Checks and tests
+CHECKS := check-yaml check-ansible check-python check-types check-unit
+
+.PHONY: check $(CHECKS)
+check: $(DEV_STAMP) ## Run linters, type checks, unit and rendering tests (no root, no lab, 3 minutes)
+	@$(PARALLEL) $(CHECKS)
+	@echo "check: passed"
+
+check-yaml: $(DEV_STAMP)
+	@$(BIN)/yamllint --strict .
+
+check-ansible: $(DEV_STAMP)
+	@$(BIN)/ansible-lint --offline --strict -q
+
+check-python: $(DEV_STAMP)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --diff .
+
+check-types: $(DEV_STAMP)
+	@$(BIN)/mypy --no-error-summary
+
+check-unit: $(DEV_STAMP)
+	@$(BIN)/python -m pytest --quiet tests/unit tests/render
+
+.PHONY: test
+test: ## Run check, then Molecule on lab machines (SCENARIOS="default multihost", KEEP=1 leaves them)
+	@$(call NEED_ROOT,"make check needs no root.")
+	@$(MAKE) setup-dev
+	@$(MAKE) check
+	@for scenario in $(SCENARIOS); do KEEP=$(KEEP) tools/molecule-test "$$scenario" || exit; done
+
+.PHONY: chaos
+chaos: ## Kill site.yml at random moments and check that it converges (KILLS=20 SEED=1)
+	@$(call NEED_ROOT)
+	@$(MAKE) setup-dev
+	@$(BIN)/python tools/chaos.py --kills $(KILLS) --seed $(SEED) $(ARGS)
+
+.PHONY: format
+format: $(DEV_STAMP) ## Fix and format Python files with ruff
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
+
+.PHONY: reference
+reference: $(DEV_STAMP) ## Generate docs/roles from the roles' argument specs
+	@$(BIN)/python tools/role_reference.py
+
+##@ Measurements
+.PHONY: bench
+bench: ## Time site.yml against a deployment by hand, and its next runs (ROUNDS=3 ONLY=a,b,c,d,e)
+	@$(NEED_ROOT_FOR_LAB)
+	@$(MAKE) setup-dev
+	@$(BIN)/python -m tools.bench --rounds $(ROUNDS) --only '$(ONLY)' --args '$(ARGS)' $(if $(KEEP),--keep) \
+		$(if $(filter file,$(origin INVENTORY)),,--inventory $(INVENTORY))
+
+.PHONY: bench-scale
+bench-scale: ## Measure what grows with the number of computes, into .cache/bench-scale
+	@$(call NEED_ROOT)
+	@$(MAKE) setup-dev
+	@$(BIN)/python -m tools.bench_scale $(ARGS)

@@ -8,28 +8,41 @@ import importlib.metadata
 import io
 import json
 import re
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tools import install_collections
 
 PROJECT = Path(__file__).resolve().parents[3]
-PINNED = dict(line.split("==") for line in (PROJECT / "requirements.txt").read_text().split("\n") if "==" in line)
 # Part of ansible-core.
 BUILTIN = {"ansible.builtin", "ansible.legacy"}
 
 
-def normal(name: str) -> str:
-    """A package name as PEP 503 compares it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+def entries(name: str) -> list[str]:
+    """Return the lines of a requirements file without comments, continued lines joined."""
+    lines = (PROJECT / name).read_text().replace("\\\n", " ").splitlines()
+    return [" ".join(line.split()) for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
-def stated(name: str) -> list[str]:
-    """Lines of a requirements file that are not comments."""
-    return [line for line in (PROJECT / name).read_text().splitlines() if line and not line.startswith("#")]
+def pins(name: str) -> list[Requirement]:
+    """Return the requirements of a file made by `make pins`."""
+    return [Requirement(entry.partition(" --hash")[0]) for entry in entries(name)]
+
+
+def applicable(name: str) -> dict[str, str]:
+    """Return package names and versions that a pinned file has for this Python."""
+    return {
+        canonicalize_name(pin.name): str(pin.specifier).removeprefix("==")
+        for pin in pins(name)
+        if not pin.marker or pin.marker.evaluate()
+    }
 
 
 def used_collections() -> set[str]:
@@ -49,23 +62,112 @@ def used_collections() -> set[str]:
     return {name for name in named if name.split(".")[1] not in {"cfg", "log"}} - BUILTIN
 
 
-def test_every_requirement_is_pinned_exactly() -> None:
-    assert [
-        line for line in stated("requirements.txt") if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.!+-]*", line)
-    ] == []
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-collections.txt"])
+def test_pins_are_exact_and_have_hashes(name: str) -> None:
+    pattern = r"[a-z0-9-]+==[0-9][A-Za-z0-9.!+-]*( ; [^#]+)?( --hash=sha256:[0-9a-f]{64})+"
+    assert entries(name)
+    assert [entry for entry in entries(name) if not re.fullmatch(pattern, entry)] == []
 
 
-def test_pins_cover_what_is_asked_for() -> None:
-    pinned = {normal(name): version for name, version in PINNED.items()}
-    for line in stated("requirements.in"):
-        name, _, version = line.partition("==")
-        assert normal(name) in pinned, f"{name} is not in requirements.txt: run make pins"
-        assert not version or pinned[normal(name)] == version, f"requirements.txt has another {name}: run make pins"
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
+def test_pins_cover_what_is_asked_for(name: str) -> None:
+    pinned = pins(f"{name}.txt")
+    for line in entries(f"{name}.in"):
+        if line.startswith("-"):
+            continue
+        wanted = Requirement(line)
+        fitting = [
+            pin
+            for pin in pinned
+            if canonicalize_name(pin.name) == canonicalize_name(wanted.name)
+            and wanted.specifier.contains(str(pin.specifier).removeprefix("=="))
+        ]
+        assert fitting, f"{name}.txt has no {wanted}: run make pins"
 
 
-@pytest.mark.parametrize("name", sorted(PINNED))
+def test_deployments_and_tests_use_the_same_versions() -> None:
+    deploy, dev = ({(pin.name, str(pin.specifier)) for pin in pins(f"requirements{x}.txt")} for x in ("", "-dev"))
+    assert deploy - dev == set()
+
+
+@pytest.mark.parametrize(("python", "release"), [("3.11", "2.19"), ("3.12", "2.21"), ("3.13", "2.21")])
+def test_each_python_gets_its_ansible_core(python: str, release: str) -> None:
+    environment = {"python_version": python, "python_full_version": f"{python}.0"}
+    versions = [
+        str(pin.specifier)
+        for pin in pins("requirements.txt")
+        if pin.name == "ansible-core" and pin.marker and pin.marker.evaluate(environment)
+    ]
+    assert [version.rpartition(".")[0] for version in versions] == [f"=={release}"]
+
+
+@pytest.mark.parametrize("name", sorted(applicable("requirements-dev.txt")))
 def test_installed_package_is_the_pinned_one(name: str) -> None:
-    assert importlib.metadata.version(name) == PINNED[name]
+    assert importlib.metadata.version(name) == applicable("requirements-dev.txt")[name]
+
+
+def packages_of(*names: str) -> set[str]:
+    """Return the top-level import names that pinned files install."""
+    provided = importlib.metadata.packages_distributions()
+    wanted = set().union(*(applicable(name) for name in names))
+    return {
+        module
+        for module, distributions in provided.items()
+        if {canonicalize_name(distribution) for distribution in distributions} & wanted
+    }
+
+
+# Imports what runs on the control node during a deployment, without the packages that only tests need. Prints what
+# the imported files of the project would import later, inside of functions.
+CONTROL_NODE = """
+import ast, importlib.util, json, pathlib, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(f"only requirements-dev.txt has {name}")
+
+absent = set(json.loads(sys.argv[1]))
+sys.meta_path.insert(0, Absent())
+sys.path.insert(0, "")
+import ansible.module_utils
+ansible.module_utils.__path__.append("module_utils")
+for path in [*pathlib.Path("plugins").glob("*/*.py"), *pathlib.Path("library").glob("lab_*.py")]:
+    spec = importlib.util.spec_from_file_location(f"checked_{path.stem}", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+later = {}
+for name, module in sorted(sys.modules.items()):
+    path = pathlib.Path(getattr(module, "__file__", None) or "")
+    if not name.startswith(("checked_", "ansible.module_utils.kilonova")) or not path.is_file():
+        continue
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported.add(node.module.partition(".")[0])
+    later[name] = sorted(imported & absent)
+print(json.dumps(later))
+"""
+
+
+def test_control_node_needs_no_development_packages() -> None:
+    absent = packages_of("requirements-dev.txt") - packages_of("requirements.txt")
+    assert {"openstack", "libvirt", "pymysql", "pytest", "oslo_config", "requests"} <= absent
+    assert absent.isdisjoint({"ansible", "yaml", "jinja2", "cryptography"})
+    result = subprocess.run(
+        [sys.executable, "-c", CONTROL_NODE, json.dumps(sorted(absent))],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    later = json.loads(result.stdout)
+    assert len(later) > 20
+    assert {name: packages for name, packages in later.items() if packages} == {}
 
 
 def test_collections_are_those_that_are_used() -> None:
