@@ -11,10 +11,10 @@ short_description: Record how long each host took in each play of a run
 version_added: "0.1.0"
 author: The Kilonova authors (@kilonova)
 description:
-  - At the end of a run, writes a JSON file with the seconds that each host spent in its own tasks, play by play, the
-    tasks that changed something there, and Ansible's counts.
-  - A task that one host does for all (C(run_once)) counts for that host. Hosts work side by side, so their times add up
-    to more than the run took.
+  - At the end of a run, writes a JSON file with the seconds of each host in each play, its changed tasks, and
+    Ansible's counts.
+  - A C(run_once) task counts for the host that runs it. Hosts work in parallel, so their times add up to more than the
+    run took.
   - Does nothing unless O(path) is set.
 options:
   path:
@@ -38,7 +38,7 @@ COUNTS = ("ok", "changed", "failures", "unreachable")
 
 
 class HostTimes:
-    """Sums of the durations of tasks, by host and play."""
+    """Sum the durations of tasks by host and play."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
@@ -70,7 +70,7 @@ class HostTimes:
             entry["changed_tasks"].append(name)
 
     def record(self, counts: dict[str, dict[str, int]]) -> dict[str, Any]:
-        """What is written, with Ansible's counts of each host."""
+        """Return the content of the file, given Ansible's counts of each host."""
         self.end_play()
         hosts = {}
         for name, count in counts.items():
