@@ -133,8 +133,9 @@ format: $(STAMP) ## Let ruff correct what it can
 	@$(BIN)/ruff format --quiet .
 
 .PHONY: reference
-reference: $(STAMP) ## Write docs/roles from the roles' argument specs
-	@$(BIN)/python tools/role_reference.py
+reference: $(STAMP) ## Write docs/reference: roles, modules, filters
+	@$(BIN)/python -m tools.role_reference
+	@$(BIN)/python -m tools.module_reference
 
 .PHONY: clean
 clean: ## Remove .venv and .cache (run make destroy first)

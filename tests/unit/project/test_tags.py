@@ -81,6 +81,6 @@ def test_a_tag_runs_all_tasks_of_its_own_role(tag: str) -> None:
 
 
 def test_documentation_lists_every_tag() -> None:
-    text = (PROJECT / "docs" / "tags.md").read_text()
+    text = (PROJECT / "docs" / "operate" / "tags.md").read_text()
     used = {tag for role, task, tags in tasks() for tag in tags} - {"always", ""}
     assert {tag for tag in used if f"| `{tag}` |" not in text} == set()

@@ -747,6 +747,6 @@ def test_documentation() -> None:
     )
     options: dict[str, Any] = json.loads(done.stdout)["progress"]["doc"]["options"]
     assert {"plain", "refresh", "profiles", "display_skipped_hosts", "result_format"} <= set(options)
-    text = (PROJECT / "docs" / "output.md").read_text()
+    text = (PROJECT / "docs" / "operate" / "output.md").read_text()
     for name in ("plain", "refresh", "profiles"):
         assert options[name]["env"][0]["name"] in text
