@@ -162,6 +162,39 @@ def test_named_paths_are_found(tmp_path: Path) -> None:
     assert sum(len(named_paths(document)) for document in WRITTEN) > 100
 
 
+def role_variables() -> set[str]:
+    """Return every variable of a role: options, defaults, vars."""
+    found: set[str] = set()
+    for path in [*PROJECT.glob("roles/*/defaults/**/*.yml"), *PROJECT.glob("roles/*/vars/**/*.yml")]:
+        found |= set(yaml.safe_load(path.read_text()) or {})
+    for path in PROJECT.glob("roles/*/meta/argument_specs.yml"):
+        for entry in yaml.safe_load(path.read_text())["argument_specs"].values():
+            found |= set(entry.get("options") or {})
+    return found
+
+
+def unknown_variables(text: str, known: set[str]) -> set[str]:
+    """Return what a text names in backquotes like a variable of a role and is none, with or without a value."""
+    # The role service has no variables.
+    roles = {path.name for path in (PROJECT / "roles").iterdir()} - {"service"} | {"flat", "fixed", "cloud"}
+    named = re.findall(r"`(?:-e )?([a-z0-9]+(?:_[a-z0-9]+)+)(?:[:=][^`]*)?`", text)
+    return {name for name in named if name.startswith(tuple(f"{role}_" for role in roles))} - known
+
+
+def test_documented_variables_exist() -> None:
+    known = role_variables() | {path.stem for path in PROJECT.glob("library/*.py")}
+    known |= {path.name for path in (PROJECT / "roles").iterdir()}
+    # The seed map names options of 2013.
+    pages = [path for path in WRITTEN if path.name != "seed-map.md"]
+    found = {relative(path): unknown_variables(path.read_text(), known) for path in pages}
+    assert {page: names for page, names in found.items() if names} == {}
+
+
+def test_unknown_variables_are_found() -> None:
+    text = "`nova_conf_overrides: {}` `nova_typo` `verify_typo=3` `not_one_of_ours` `nova-compute`"
+    assert unknown_variables(text, {"nova_conf_overrides"}) == {"nova_typo", "verify_typo"}
+
+
 def test_documented_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
     named = {
