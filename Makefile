@@ -132,8 +132,9 @@ format: $(DEV_STAMP) ## Fix and format Python files with ruff
 	@$(BIN)/ruff format --quiet .
 
 .PHONY: reference
-reference: $(DEV_STAMP) ## Generate docs/roles from the roles' argument specs
-	@$(BIN)/python tools/role_reference.py
+reference: $(DEV_STAMP) ## Generate docs/reference: roles, modules, filters
+	@$(BIN)/python -m tools.role_reference
+	@$(BIN)/python -m tools.module_reference
 
 ##@ Measurements
 .PHONY: bench

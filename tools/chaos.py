@@ -5,7 +5,7 @@
 The moments follow from the seed and the list of tasks: one at random in each of as many equal parts of the deployment
 as there are kills. A machine is not deployed anew for each of them: it is killed, resumed, killed further on, and so
 on, then deployed to the end, deployed once more to see that nothing changes, and checked. That is one life; its kills
-are spread over the whole deployment. See docs/interruption.md.
+are spread over the whole deployment. See docs/operate/interruption.md.
 
 Works on a lab of its own, or with --inventory on another lab, and on no other hosts.
 """

@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Compare site.yml with the same cloud put up by hand, and with itself run again. docs/performance.md says how.
+"""Compare site.yml with the same cloud put up by hand, and with itself run again: docs/internals/performance.md.
 
 Exit code: 1 when a run failed, a run with nothing to do changed something, or a unit restarted without a reason; 2 for
 options that do not fit together; else 0.

@@ -92,7 +92,7 @@ def check_names(names: Iterable[str], known: Known) -> list[str]:
         if name in known.names or FOREIGN.match(name) or not name.startswith(known.prefixes):
             continue
         close = difflib.get_close_matches(name, sorted(known.names), n=1, cutoff=0.6)
-        instead = f"Did you mean {close[0]}?" if close else "See docs/roles for the names there are."
+        instead = f"Did you mean {close[0]}?" if close else "See docs/reference/roles for the names there are."
         found.append(
             f"{name}: no role knows a variable of this name, so setting it does nothing. {instead} Rename it if it is "
             "your own."
@@ -148,7 +148,7 @@ def check_type(name: str, value: object, option: Mapping[str, Any]) -> list[str]
     if option.get("choices") and isinstance(value, (str, int, float, bool)):
         return [said(name, shown, "this is not one of the values that it can have", instead)]
     details = "(hidden)" if option.get("no_log") else "; ".join(result.error_messages)
-    return [said(name, shown, f"an element does not fit ({details})", "See docs/roles for its form")]
+    return [said(name, shown, f"an element does not fit ({details})", "See docs/reference/roles for its form")]
 
 
 def said(name: str, value: object, why: str, instead: str) -> str:

@@ -19,7 +19,10 @@ PROJECT = Path(__file__).resolve().parents[3]
 SKIPPED = {".git", ".venv", ".cache", "__pycache__", ".lab", "node_modules"}
 PLAYBOOKS = sorted([PROJECT / "site.yml", *PROJECT.glob("playbooks/*.yml"), *PROJECT.glob("molecule/*/*.yml")])
 PLAYBOOKS = [path for path in PLAYBOOKS if path.name not in {"molecule.yml"}]
-DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md")])
+DOCS = PROJECT / "docs"
+DOCUMENTS = sorted([*PROJECT.glob("*.md"), *DOCS.rglob("*.md")])
+# Without the generated reference, which quotes paths of hosts and of examples.
+WRITTEN = [path for path in DOCUMENTS if not path.is_relative_to(DOCS / "reference")]
 LICENCE = "SPDX-License-Identifier: Apache-2.0"
 HEADER = f"# Copyright the Kilonova authors\n# {LICENCE}\n"
 
@@ -92,31 +95,112 @@ def test_site_fits_the_inventory(inventory: str) -> None:
 
 
 def links(document: Path) -> Iterator[str]:
-    """Targets of a document's relative links."""
-    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
-        if not re.match(r"[a-z]+:|#", target):
-            yield target.partition("#")[0]
+    """Return the targets of a document's relative links, code blocks left out."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"[a-z]+:", target):
+            yield target
+
+
+def anchors(document: Path) -> set[str]:
+    """Return the anchors that GitHub makes of a document's headings."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def named_paths(document: Path) -> list[str]:
+    """Return the project's paths that a document names in backquotes, such as `roles/nova/templates/x.j2`."""
+    tops = {path.name for path in PROJECT.iterdir() if path.is_dir()} - SKIPPED
+    found = re.findall(r"`([\w.-]+/[\w./*-]*)(?:::\w+)?`", document.read_text())
+    # Documents call the reader's inventory mysite.
+    return [name for name in found if name.partition("/")[0] in tops and "mysite" not in name and "mylab" not in name]
+
+
+def broken_links(document: Path) -> list[str]:
+    """Return links whose file or anchor does not exist."""
+    broken = []
+    for target in links(document):
+        path, _, anchor = target.partition("#")
+        file = document.parent / path if path else document
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(target)
+    return broken
+
+
+def test_broken_links_are_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A title, here\n[a](page.md#a-title-here) [b](#nowhere) [c](gone.md) [d](https://example.org)\n")
+    assert broken_links(page) == ["#nowhere", "gone.md"]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
 def test_links_lead_somewhere(document: Path) -> None:
-    assert [target for target in links(document) if not (document.parent / target).exists()] == []
+    assert broken_links(document) == []
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_every_page_is_linked() -> None:
+    """docs/README.md links every page, of some directories only the index."""
+    start = DOCS / "README.md"
+    reached = {(DOCS / target.partition("#")[0]).resolve() for target in links(start)}
+    indexes = {path for path in reached if path.name == "README.md" and path.is_relative_to(DOCS)}
+    assert indexes
+    reached |= {(index.parent / target.partition("#")[0]).resolve() for index in indexes for target in links(index)}
+    assert [relative(path) for path in DOCS.rglob("*.md") if path not in reached | {start}] == []
+
+
+@pytest.mark.parametrize("document", WRITTEN, ids=relative)
 def test_named_paths_exist(document: Path) -> None:
-    # `roles/nova/templates/x.j2` and the like, in backquotes.
-    tops = "roles|library|module_utils|plugins|playbooks|inventory|templates|tests|tools|docs|molecule"
-    named = re.findall(rf"`((?:{tops})/[\w./*-]+)`", document.read_text())
-    # Of one's own inventory, the documents say mysite.
-    missing = [name for name in named if "mysite" not in name and not list(PROJECT.glob(name.rstrip("/")))]
-    assert missing == []
+    assert [name for name in named_paths(document) if not any(PROJECT.glob(name.rstrip("/")))] == []
+
+
+def test_named_paths_are_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "`roles/gone/x.yml` `tests/host/test_x.py::test_y` `inventory/mysite/hosts.yml` `/etc/roles/x` `a/b`"
+    )
+    assert named_paths(page) == ["roles/gone/x.yml", "tests/host/test_x.py"]
+    assert sum(len(named_paths(document)) for document in WRITTEN) > 100
+
+
+def role_variables() -> set[str]:
+    """Return every variable of a role: options, defaults, vars."""
+    found: set[str] = set()
+    for path in [*PROJECT.glob("roles/*/defaults/**/*.yml"), *PROJECT.glob("roles/*/vars/**/*.yml")]:
+        found |= set(yaml.safe_load(path.read_text()) or {})
+    for path in PROJECT.glob("roles/*/meta/argument_specs.yml"):
+        for entry in yaml.safe_load(path.read_text())["argument_specs"].values():
+            found |= set(entry.get("options") or {})
+    return found
+
+
+def unknown_variables(text: str, known: set[str]) -> set[str]:
+    """Return what a text names in backquotes like a variable of a role and is none, with or without a value."""
+    # The role service has no variables.
+    roles = {path.name for path in (PROJECT / "roles").iterdir()} - {"service"} | {"flat", "fixed", "cloud"}
+    named = re.findall(r"`(?:-e )?([a-z0-9]+(?:_[a-z0-9]+)+)(?:[:=][^`]*)?`", text)
+    return {name for name in named if name.startswith(tuple(f"{role}_" for role in roles))} - known
+
+
+def test_documented_variables_exist() -> None:
+    known = role_variables() | {path.stem for path in PROJECT.glob("library/*.py")}
+    known |= {path.name for path in (PROJECT / "roles").iterdir()}
+    # The seed map names options of 2013.
+    pages = [path for path in WRITTEN if path.name != "seed-map.md"]
+    found = {relative(path): unknown_variables(path.read_text(), known) for path in pages}
+    assert {page: names for page, names in found.items() if names} == {}
+
+
+def test_unknown_variables_are_found() -> None:
+    text = "`nova_conf_overrides: {}` `nova_typo` `verify_typo=3` `not_one_of_ours` `nova-compute`"
+    assert unknown_variables(text, {"nova_conf_overrides"}) == {"nova_typo", "verify_typo"}
 
 
 def test_documented_make_targets_exist() -> None:
-    makefile = (PROJECT / "Makefile").read_text()
-    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
-    named = {name for path in DOCUMENTS for name in re.findall(r"`make ([a-z-]+)", path.read_text())}
+    targets = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        name for path in WRITTEN for name in re.findall(r"(?:`|^    )make ([a-z-]+)", path.read_text(), re.MULTILINE)
+    }
+    assert len(named) > 10
     assert named - targets == set()
 
 
@@ -126,7 +210,7 @@ def test_every_playbook_is_in_the_readme() -> None:
 
 
 def test_seed_map_has_no_empty_cell() -> None:
-    rows = [line for line in (PROJECT / "docs" / "seed-map.md").read_text().splitlines() if line.startswith("|")]
+    rows = [line for line in (DOCS / "internals" / "seed-map.md").read_text().splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
     body = [row for row in cells if not set("".join(row)) <= set("-: ")]
     assert len(body) > 50
@@ -134,7 +218,7 @@ def test_seed_map_has_no_empty_cell() -> None:
 
 
 def test_tests_named_in_the_seed_map_exist() -> None:
-    text = (PROJECT / "docs" / "seed-map.md").read_text()
+    text = (DOCS / "internals" / "seed-map.md").read_text()
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
     assert len(named) > 30
     missing = [f"{path}::{test}" for path, test in named if f"def {test}(" not in (PROJECT / path).read_text()]

@@ -122,7 +122,7 @@ def test_packages_of_both_deployments_differ_where_documented() -> None:
     services = [value for one in maps for name, value in one.items() if name.endswith("_service")]
     site = {name for service in services if isinstance(service["packages"], list) for name in service["packages"]}
     by_hand = set(bench.baseline_packages(BASELINE))
-    # docs/performance.md names them.
+    # docs/internals/performance.md names them.
     assert site - by_hand == {
         "e2fsprogs",
         "ethtool",

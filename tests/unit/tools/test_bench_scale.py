@@ -343,4 +343,4 @@ def test_plot_of_a_measurement_that_failed_at_once() -> None:
 
 
 def test_committed_plot_is_one_of_ours() -> None:
-    ET.fromstring((PROJECT / "docs" / "scale.svg").read_text())
+    ET.fromstring((PROJECT / "docs" / "operate" / "scale.svg").read_text())

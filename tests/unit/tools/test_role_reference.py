@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tools import role_reference
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -50,3 +52,25 @@ def test_a_page_of_no_role_is_outdated(tmp_path: Path) -> None:
     (tmp_path / "gone.md").write_text("")
     (tmp_path / "same.md").write_text("same")
     assert role_reference.outdated({"same.md": "same", "new.md": ""}, tmp_path) == ["gone.md", "new.md"]
+
+
+def test_defaults_may_be_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "defaults" / "main").mkdir(parents=True)
+    (tmp_path / "defaults" / "main" / "a.yml").write_text("a: 1\n")
+    (tmp_path / "defaults" / "main" / "b.yml").write_text("b: 2\n")
+    assert role_reference.load_defaults(tmp_path) == {"a": 1, "b": 2}
+
+
+def test_update_writes_removes_and_names_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(role_reference, "PROJECT", tmp_path)
+    directory = tmp_path / "pages"
+    directory.mkdir()
+    (directory / "gone.md").write_text("")
+    assert role_reference.update({"new.md": "text"}, directory, check=True)
+    assert [path.name for path in directory.iterdir()] == ["gone.md"]
+    assert role_reference.update({"new.md": "text"}, directory, check=False)
+    assert [(path.name, path.read_text()) for path in directory.iterdir()] == [("new.md", "text")]
+    assert not role_reference.update({"new.md": "text"}, directory, check=True)
+    assert "pages/gone.md is outdated" in capsys.readouterr().out

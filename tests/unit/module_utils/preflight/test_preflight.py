@@ -505,9 +505,8 @@ def test_misspelt_variable() -> None:
 
 def test_unknown_variable_with_nothing_like_it() -> None:
     assert variables.check_names(["flat_xyzzy_quux"], KNOWN) == [
-        "flat_xyzzy_quux: no role knows a variable of this name, so setting it does nothing. See docs/roles for the "
-        "names "
-        "there are. Rename it if it is your own."
+        "flat_xyzzy_quux: no role knows a variable of this name, so setting it does nothing. See docs/reference/roles "
+        "for the names there are. Rename it if it is your own."
     ]
 
 
