@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -69,3 +70,10 @@ def test_checks_are_arguments_that_their_modules_take(sample: rendering.Sample) 
                 assert result.error_messages == [], f"{service['name']}: {check['module']}"
                 checked += 1
     assert checked
+
+
+def test_unit_tests_use_the_index_that_a_host_has(sample: rendering.Sample) -> None:
+    written = json.loads((PROJECT / "tests" / "unit" / "services.json").read_text())
+    for host in sample.hosts():
+        (text,) = [file.text for file in sample.files(host) if file.dest == "/var/lib/kilonova/services.json"]
+        assert text and json.loads(text) == written, f"cp the index of {host} to tests/unit/services.json"
