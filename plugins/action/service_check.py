@@ -57,7 +57,7 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         variables = task_vars or {}
         _, arguments = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
-        renderer = FileRenderer(self)
+        renderer = FileRenderer(self, "service_check")
         services = [
             {**service, "files": renderer.render(service["files"], variables)} for service in arguments["services"]
         ]

@@ -92,7 +92,8 @@ def reason_of(name: str, result: Mapping[str, Any]) -> str:
         return f"{name}: {str(result.get('msg', '')).partition(chr(10))[0]}"
     if result.get("not_looked_at") or result.get("needs_you"):
         return f"{name}: {result.get('not_looked_at') or '; '.join(result['needs_you'])}"
-    return f"{name} would change something" if result.get("changed") else ""
+    # libvirt_probe changes nothing; it would boot a guest.
+    return f"{name} would change something" if result.get("changed") or result.get("probed") else ""
 
 
 def files_and_units(module: AnsibleModule, services: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -22,16 +22,13 @@ import yaml
 
 PROJECT = Path(__file__).resolve().parents[3]
 DIRECTORY = PROJECT / "plugins" / "filter"
-# Still without documentation.
-EXCEPT = {"cloud"}
 
 
 def filters() -> dict[str, Callable[..., Any]]:
     """Return all filters of plugins/filter by name."""
     found: dict[str, Callable[..., Any]] = {}
     for path in sorted(DIRECTORY.glob("*.py")):
-        if path.stem not in EXCEPT:
-            found |= importlib.import_module(f"plugins.filter.{path.stem}").FilterModule().filters()
+        found |= importlib.import_module(f"plugins.filter.{path.stem}").FilterModule().filters()
     return found
 
 
