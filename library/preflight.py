@@ -10,16 +10,18 @@ module: preflight
 short_description: Check a host and its variables, and fail with every problem at once
 version_added: "0.1.0"
 description:
-  - Runs the module preflight_facts on the host and checks what it found against the host's variables.
-  - Reads C(flat_interface), C(public_interface), C(flat_network_bridge), C(fixed_range), C(network_size),
-    C(fixed_gateway), C(cloud_management_address), the inventory's groups, and every variable that the inventory sets.
-    These are checked against the argument specs of all roles, for unknown names, wrong types, and secrets that are
-    empty or cannot be written to a file. A secret's value is never shown.
+  - Runs the module preflight_facts on the host and compares the facts with the variables of the host and the groups of
+    the inventory.
+  - Every variable that the inventory sets is checked against the argument specs of all roles for an unknown or former
+    name, a wrong type, a number or an address out of range. Secrets must not be empty, short, or impossible to write to
+    a file. Their values are never shown.
+  - Refuses to run where secrets that a deployed host uses are missing, and where variables differ that cannot change on
+    a deployed cloud.
   - Fails with all problems of the host in one message, each with the variable, its value, why it cannot work and what
     to write instead. Notes, which do not fail, are printed.
 options:
   ports:
-    description: Ports that must be free, or held by a unit of ours.
+    description: Ports that must be free, or held by one of their units.
     type: list
     elements: dict
     required: true
@@ -64,10 +66,28 @@ options:
     type: int
     required: true
   paths:
-    description: Files and directories on the host of which the fact says whether they exist (C(present)).
+    description: Files and directories to look for on the host; the fact lists those that exist in C(present).
     type: list
     elements: path
     default: []
+  known_tags:
+    description: Tags that C(--tags) and C(--skip-tags) may name.
+    type: list
+    elements: str
+    required: true
+  secrets_path:
+    description: File of secrets on the computer that runs Ansible, read where the inventory does not have them all.
+    type: path
+    required: true
+  secrets_names:
+    description: Variables that are generated where they are missing.
+    type: list
+    elements: str
+    required: true
+  secrets_regenerate:
+    description: Whether secrets may be generated although the host was deployed with others.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Changes nothing in either mode.
@@ -76,13 +96,16 @@ attributes:
     description: There is nothing to show.
     support: none
 notes:
-  - Variables that earlier tasks set or registered are not the inventory's and are not checked.
+  - Variables that tasks of the roles set or register are not checked.
 author: The Kilonova authors (@kilonova)
 """
 
 EXAMPLES = r"""
 - name: Check the host and its variables
   preflight:
+    known_tags: [nova, neutron]
+    secrets_path: "{{ secrets_path }}"
+    secrets_names: "{{ secrets_names }}"
     ports:
       - {port: 5000, groups: [controller], purpose: Keystone, units: [haproxy.service, keystone.service]}
     minimum_memory_mib: 4608
@@ -93,7 +116,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 notes:
-  description: What works, but differently than one may expect.
+  description: What works, but slower or differently than expected.
   returned: success
   type: list
   elements: str

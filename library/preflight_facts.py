@@ -11,14 +11,13 @@ module: preflight_facts
 short_description: Collect what a deployment needs to know about a host
 version_added: "0.1.0"
 description:
-  - Reads the operating system, processors, memory, disks, interfaces, routes, listening ports, virtualisation and clock
+  - Reads the operating system, processors, memory, disks, interfaces, routes, listening ports, virtualization and clock
     of a host in one call. It reads files below C(/proc), C(/sys), C(/etc) and C(/lib/modules) and, for addresses and
     routes, the output of C(ip -json); it changes nothing.
-  - What cannot be found out is C(null) or empty and is never an error, so that the checks that read the result can say
-    what is missing.
+  - What cannot be found out is C(null) or empty and never an error, so that checks of the result can report it.
 options:
   paths:
-    description: Files and directories of which C(present) says whether they exist.
+    description: Files and directories to look for; those that exist are listed in C(present).
     type: list
     elements: path
     default: []
@@ -38,12 +37,12 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Look at the host
+- name: Collect facts
   preflight_facts:
     paths: [/var/lib/images/guest.qcow2]
-  register: look
+  register: collected
 
-- name: Use the fact that the preflight role sets from it
+- name: Print a fact
   ansible.builtin.debug:
     msg: "{{ preflight_facts.cpus }} processors, {{ preflight_facts.memory_mib }} MiB"
 """
@@ -77,7 +76,8 @@ facts:
     python3_apt: true
     python: 3.13.5
     ssh_host_key: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGwX root@node1
-    deployed: false
+    deployed: true
+    record: {variables: {fixed_range: 192.168.1.0/24}, secrets: [nova_password]}
     hosts_file: "127.0.0.1 localhost\n"
     apt_settings: 'Acquire::http::Proxy "http://10.0.0.1:3142";'
     shells: {root: /bin/bash, nova: /bin/sh}
@@ -103,14 +103,15 @@ from ansible.module_utils.basic import AnsibleModule
 KVM_GET_API_VERSION = 0xAE00
 KVM_API_VERSION = 12
 TCP_LISTEN = "0A"
-# Written by a deployment (bridge role): on a host that has it our own packages already take their disk space.
+# Created by the role base at the beginning of a deployment.
 STATE_DIRECTORY = "/var/lib/kilonova"
-# Written by the role host.
+# Written by the role base.
+RECORD = f"{STATE_DIRECTORY}/deployed.json"
 APT_SETTINGS = "/etc/apt/apt.conf.d/80kilonova"
 
 
 def read(path: str) -> str:
-    """A file's text without surrounding white space, or an empty string."""
+    """Return the stripped text of a file, or an empty string."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().strip()
@@ -119,7 +120,7 @@ def read(path: str) -> str:
 
 
 def run_json(command: list[str]) -> list[dict[str, Any]]:
-    """The JSON list that a command prints, or an empty list."""
+    """Return the JSON list that a command prints, or an empty list."""
     try:
         done = subprocess.run(command, capture_output=True, timeout=10, check=True, env={**os.environ, "LC_ALL": "C"})
         value = json.loads(done.stdout or b"[]")
@@ -129,7 +130,7 @@ def run_json(command: list[str]) -> list[dict[str, Any]]:
 
 
 def os_release(root: str = "/") -> dict[str, str]:
-    """Id, version and pretty name from os-release."""
+    """Return id, version and name from os-release."""
     values: dict[str, str] = {}
     for line in (read(f"{root}etc/os-release") or read(f"{root}usr/lib/os-release")).splitlines():
         key, found, value = line.partition("=")
@@ -144,13 +145,13 @@ def os_release(root: str = "/") -> dict[str, str]:
 
 
 def memory_mib(meminfo: str) -> int:
-    """Total memory in MiB from the text of /proc/meminfo."""
+    """Return the memory in MiB from the text of /proc/meminfo."""
     match = re.search(r"^MemTotal:\s+(\d+) kB", meminfo, re.MULTILINE)
     return int(match.group(1)) // 1024 if match else 0
 
 
 def disk_free_mib(path: str) -> int | None:
-    """MiB that root can still write below a path."""
+    """Return the MiB that root can still write below a path."""
     try:
         status = os.statvfs(path)
     except OSError:
@@ -159,7 +160,7 @@ def disk_free_mib(path: str) -> int | None:
 
 
 def interfaces(addresses: list[dict[str, Any]], sysfs: str = "/sys/class/net") -> dict[str, dict[str, Any]]:
-    """Interfaces of sysfs with the addresses that `ip -json address` lists."""
+    """Return the interfaces in sysfs, with the addresses that `ip -json address` lists."""
     by_name: dict[str, list[str]] = {}
     for link in addresses:
         by_name[str(link.get("ifname"))] = [
@@ -195,7 +196,7 @@ def interfaces(addresses: list[dict[str, Any]], sysfs: str = "/sys/class/net") -
 
 
 def default_route(routes: list[dict[str, Any]]) -> tuple[str, str]:
-    """Interface and gateway of the IPv4 default route with the lowest metric."""
+    """Return interface and gateway of the IPv4 default route with the lowest metric."""
     defaults = [route for route in routes if route.get("dst") == "default"]
     if not defaults:
         return "", ""
@@ -204,7 +205,7 @@ def default_route(routes: list[dict[str, Any]]) -> tuple[str, str]:
 
 
 def socket_address(text: str) -> tuple[str, int]:
-    """Address and port of a /proc/net/{tcp,udp}{,6} entry such as 0100007F:1F90 (32-bit words in host order)."""
+    """Parse a /proc/net/{tcp,udp}{,6} entry such as 0100007F:1F90 (32-bit words in host order)."""
     address, _, port = text.partition(":")
     words = bytes.fromhex(address)
     data = b"".join(words[i : i + 4][::-1] for i in range(0, len(words), 4))
@@ -212,7 +213,7 @@ def socket_address(text: str) -> tuple[str, int]:
 
 
 def unit_of(cgroup: str) -> str:
-    """The systemd unit that a process belongs to, from the text of its /proc/PID/cgroup."""
+    """Return the systemd unit of a process from the text of its /proc/PID/cgroup."""
     for line in cgroup.splitlines():
         fields = line.split(":", 2)
         if len(fields) == 3 and (fields[1] in ("", "name=systemd")):
@@ -223,7 +224,7 @@ def unit_of(cgroup: str) -> str:
 
 
 def socket_owners(wanted: set[str], proc: str = "/proc") -> dict[str, int]:
-    """Which process holds each of the wanted socket inodes; systemd itself only where nobody else does."""
+    """Return the process that holds each socket inode; systemd only where no other process does."""
     owners: dict[str, int] = {}
     for entry in os.listdir(proc):
         if not entry.isdigit():
@@ -245,7 +246,7 @@ def socket_owners(wanted: set[str], proc: str = "/proc") -> dict[str, int]:
 
 
 def listeners(proc: str = "/proc") -> list[dict[str, Any]]:
-    """Listening TCP and bound UDP ports with the process and systemd unit that hold them."""
+    """Return listening TCP and bound UDP ports with their process and systemd unit."""
     found: list[tuple[str, str, int, str]] = []
     for name in ("tcp", "tcp6", "udp", "udp6"):
         for line in read(f"{proc}/net/{name}").splitlines()[1:]:
@@ -253,7 +254,7 @@ def listeners(proc: str = "/proc") -> list[dict[str, Any]]:
             protocol = name[:3]
             if protocol == "tcp" and fields[3] != TCP_LISTEN:
                 continue
-            # A UDP socket with a peer is somebody's client.
+            # A UDP socket with a peer is a client.
             if protocol == "udp" and not fields[2].endswith(":0000"):
                 continue
             address, port = socket_address(fields[1])
@@ -276,7 +277,7 @@ def listeners(proc: str = "/proc") -> list[dict[str, Any]]:
 
 
 def kvm(device: str = "/dev/kvm") -> tuple[bool, str]:
-    """Whether KVM answers, and why not."""
+    """Return whether KVM answers, and why not."""
     try:
         descriptor = os.open(device, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
@@ -293,7 +294,7 @@ def kvm(device: str = "/dev/kvm") -> tuple[bool, str]:
 
 
 def kernel_module_available(name: str, release: str, root: str = "/") -> bool:
-    """Whether a kernel module is loaded, built in, or can be loaded."""
+    """Return whether a kernel module is loaded, built in, or can be loaded."""
     if os.path.isdir(f"{root}sys/module/{name}"):
         return True
     pattern = re.compile(rf"(^|/){re.escape(name).replace('_', '[_-]')}\.ko(\.\w+)?(:|$)", re.MULTILINE)
@@ -305,12 +306,21 @@ def kernel_module_available(name: str, release: str, root: str = "/") -> bool:
 
 
 def python3_apt() -> bool:
-    """Whether Ansible's apt module finds its Python bindings."""
+    """Return whether Ansible's apt module finds its Python bindings."""
     return any(os.path.isdir(f"{path}/apt") for path in ("/usr/lib/python3/dist-packages",))
 
 
+def record(text: str) -> dict[str, Any]:
+    """Parse what a deployment recorded of its variables and secrets; empty where there is no record."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def collect(paths: Sequence[str] = ()) -> dict[str, Any]:
-    """Everything, see RETURN."""
+    """Return all facts."""
     interface, gateway = default_route(run_json(["ip", "-json", "-4", "route", "show", "default"]))
     usable, reason = kvm()
     facts: dict[str, Any] = {
@@ -335,6 +345,7 @@ def collect(paths: Sequence[str] = ()) -> dict[str, Any]:
         "python": platform.python_version(),
         "ssh_host_key": read("/etc/ssh/ssh_host_ed25519_key.pub"),
         "deployed": os.path.isdir(STATE_DIRECTORY),
+        "record": record(read(RECORD)),
         "hosts_file": read("/etc/hosts"),
         "apt_settings": read(APT_SETTINGS),
         "shells": {user.pw_name: user.pw_shell for user in pwd.getpwall()},

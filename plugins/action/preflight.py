@@ -1,9 +1,8 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Check a host and its variables, and fail with every problem at once.
+"""Check a host and its variables, and fail with all problems at once.
 
-Runs the module preflight_facts on the host, which changes nothing, and the checks of module_utils/preflight*.py here.
-Sets the fact C(preflight_facts). Also runs in check mode, and is never C(changed).
+Runs the module preflight_facts on the host, and the checks of module_utils/kilonova/preflight here. Changes nothing.
 
 Documented in library/preflight.py.
 """
@@ -20,12 +19,26 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 PROJECT = Path(__file__).resolve().parents[2]
-# Ansible makes the project's module_utils importable in modules, not in the plugins that run here.
+# Ansible makes module_utils importable in modules only.
 if str(PROJECT / "module_utils") not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(str(PROJECT / "module_utils"))
 
-from ansible.module_utils.kilonova.preflight import host as checks
-from ansible.module_utils.kilonova.preflight import variables as variable_checks
+from ansible.module_utils.kilonova.preflight import (
+    deployed,
+    first_cloud,
+    interfaces,
+    inventory,
+    names,
+    networks,
+    ports,
+    ranges,
+    roles,
+    secret_values,
+    secrets_store,
+    system,
+    tunnels,
+    values,
+)
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "ports": {
@@ -45,16 +58,21 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "minimum_disk_deployed_mib": {"type": "int", "required": True},
     "maximum_clock_skew": {"type": "int", "required": True},
     "paths": {"type": "list", "elements": "path", "default": []},
+    "known_tags": {"type": "list", "elements": "str", "required": True},
+    "secrets_path": {"type": "path", "required": True, "no_log": False},
+    "secrets_names": {"type": "list", "elements": "str", "required": True, "no_log": False},
+    "secrets_regenerate": {"type": "bool", "default": False, "no_log": False},
 }
 RANGE_SUFFIXES = ("_range", "_cidr", "_subnet")
+DEFAULT_BATCH = "100%"
 
 
-def report(host: str, problems: list[str], remarks: list[str]) -> str:
-    """All problems of a host as one text."""
+def report(host: str, problems: list[str], notes: list[str]) -> str:
+    """Return all problems of a host as one text."""
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     lines = [f"{count} on host {host}. Nothing has been changed."]
     lines += [f"  {number}. {text}" for number, text in enumerate(problems, 1)]
-    lines += [f"  Note: {text}" for text in remarks]
+    lines += [f"  Note: {text}" for text in notes]
     return "\n".join(lines)
 
 
@@ -65,10 +83,11 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Collect facts, check, and fail or return the facts."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
         _, self._arguments = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
-        # The connection is made before the clock is looked at: making it can take seconds.
+        # Connecting can take seconds, so the time is taken when the connection is there.
         before = time.time()
         wanted = {"paths": self._arguments["paths"]}
         answer = self._execute_module(module_name="preflight_facts", module_args=wanted, task_vars=variables)
@@ -77,102 +96,165 @@ class ActionModule(ActionBase):
             result.update(answer)
             return result
         facts = answer["facts"]
-        # Some defaults follow from what was just seen of the host.
-        self._looked = self._templar.copy_with_new_env(available_variables={**variables, "preflight_facts": facts})
+        self._variables = variables
+        self._groups = list(variables.get("group_names", []))
         host = str(variables["inventory_hostname"])
-        first = str(variables["ansible_play_hosts_all"][0])
-        known = variable_checks.read_roles(PROJECT / "roles")
-        problems, remarks = self.check_variables(known, variables)
-        problems += self.check_host(facts, variables, known, (before, after))
-        remarks += checks.notes(facts, variables.get("group_names", []))
-        remarks += checks.note_groups(host, first, variables["groups"])
+        first = str(variables["ansible_play_hosts"][0])
+        known = roles.read_roles(PROJECT / "roles")
+
+        stored, missing, problems = self.find_secrets()
+        # Defaults depend on the facts. Values of the inventory may contain secrets that are yet to be generated.
+        self._later = self._templar.copy_with_new_env(
+            available_variables={**dict.fromkeys(missing, "x" * 32), **stored, **variables, "preflight_facts": facts}
+        )
+        more, notes = self.check_variables(known, facts, stored)
+        problems += more
+        problems += secret_values.check_missing(
+            facts, missing, self._arguments["secrets_path"], self._arguments["secrets_regenerate"]
+        )
+        if host == first:
+            problems += self.check_run(missing)
+        problems += self.check_host(facts, known, host, first)
+        problems += system.check_clock(facts, before, after, self._arguments["maximum_clock_skew"])
+        notes += system.notes(facts, self._groups)
+        notes += inventory.note_groups(host, first, variables["groups"])
         result["changed"] = False
         if problems:
-            result.update(failed=True, msg=report(host, problems, remarks))
+            result.update(failed=True, msg=report(host, problems, notes))
             return result
-        result.update(notes=remarks, ansible_facts={"preflight_facts": facts})
-        for remark in remarks:
-            self._display.display(f"NOTE: [{host}] {remark}", color="blue")
+        result.update(notes=notes, ansible_facts={"preflight_facts": facts})
+        for note in notes:
+            self._display.display(f"NOTE: [{host}] {note}", color="blue")
         return result
 
-    def set_by_inventory(self, variables: Mapping[str, Any]) -> list[str]:
-        """Names of variables that the inventory or the command line sets for this host."""
-        host = variables["inventory_hostname"]
-        hostvars = variables["hostvars"]
-        raw: Mapping[str, Any] = hostvars.raw_get(host)
-        manager = getattr(hostvars, "_variable_manager", None)
-        # What earlier tasks registered or set is not the inventory's.
-        made = set(getattr(manager, "_nonpersistent_fact_cache", {}).get(host, {}))
-        return [str(name) for name in raw if name not in made]
+    def find_secrets(self) -> tuple[dict[str, Any], list[str], list[str]]:
+        """Return secrets in a file that the inventory does not load, names of missing ones, and problems."""
+        unset = [name for name in self._arguments["secrets_names"] if name not in self._variables]
+        path = Path(self._arguments["secrets_path"])
+        if not path.is_absolute():
+            why = "the secrets need an absolute path, and an inventory that is no file has no directory to keep them in"
+            instead = "Write the inventory in a directory (inventory/example), or set secrets_path to an absolute path"
+            return {}, [], [values.message("secrets_path", str(path), why, instead)]
+        if not unset:
+            return {}, [], []
+        try:
+            content, _ = secrets_store.load(path, secrets_store.vault_of(self._loader))
+        except AnsibleError as error:
+            return {}, [], [str(error)]
+        stored = {name: content[name] for name in unset if name in content}
+        return stored, [name for name in unset if name not in stored], []
 
-    def check_variables(self, known: variable_checks.Known, variables: dict[str, Any]) -> tuple[list[str], list[str]]:
-        """Names, types and secrets: problems and notes."""
-        names = self.set_by_inventory(variables)
-        problems = variable_checks.check_names(names, known)
-        remarks = variable_checks.note_names(names, known)
-        values: dict[str, Any] = {}
-        for name in sorted(set(names) & set(known.options)):
+    def set_by_inventory(self, known: roles.Known) -> list[str]:
+        """Return names of variables that the inventory or the command line sets for this host."""
+        found = [str(name) for name in self._variables["hostvars"][self._variables["inventory_hostname"]]]
+        # What earlier tasks set is in there as well. It matters only where no role declares it.
+        unknown = [name for name in found if names.ours(name, known)]
+        made = names.set_by_tasks(unknown, PROJECT / "roles")
+        return [name for name in found if name not in made]
+
+    def check_variables(
+        self, known: roles.Known, facts: Mapping[str, Any], stored: Mapping[str, Any]
+    ) -> tuple[list[str], list[str]]:
+        """Check names and values of variables: return problems and notes."""
+        given = self.set_by_inventory(known)
+        problems = [*names.check_names(given, known), *names.check_renamed(given)]
+        notes = names.note_names(given, known)
+        found: dict[str, Any] = dict(stored)
+        for name in sorted(set(given) & set(known.options)):
             try:
-                values[name] = self._looked.template(variables[name])
+                found[name] = self._later.template(self._variables[name])
             except AnsibleError as error:
                 problems.append(
                     f"{name}: its value cannot be worked out ({' '.join(str(error).split())}). Correct the expression."
                 )
-        problems += variable_checks.check_types(values, known)
-        for name in sorted(known.secrets & set(values)):
-            problems += variable_checks.check_secret(name, values[name])
-            remarks += variable_checks.note_secret(name, values[name])
-        return problems, remarks
+        problems += [
+            *values.check_types(found, known),
+            *values.check_override_forms(found),
+            *ranges.check_numbers(found, known),
+            *ranges.check_memory_sizes(found, facts, self._groups),
+            *ranges.check_addresses(found, known),
+        ]
+        notes += values.note_removed_options(found)
+        for name in sorted(known.secrets.union(self._arguments["secrets_names"]) & set(found)):
+            problems += secret_values.check_secret(name, found[name])
+            notes += secret_values.note_secret(name, found[name])
+        return problems, notes
 
-    def value(self, variables: dict[str, Any], name: str) -> Any:
-        """A variable's value, an empty text where it cannot be had (which the check of variables has said)."""
+    def value(self, name: str) -> Any:
+        """Return the value of a variable, an empty text where check_variables has reported it."""
         try:
-            return self._looked.template(variables.get(name, ""))
+            return self._later.template(self._variables.get(name, ""))
         except AnsibleError:
             return ""
 
-    def check_host(
-        self, facts: dict[str, Any], variables: dict[str, Any], known: variable_checks.Known, times: tuple[float, float]
-    ) -> list[str]:
-        """The host against its variables."""
-        args = self._arguments
-        groups = variables["groups"]
-        host = str(variables["inventory_hostname"])
-        flat, public = str(self.value(variables, "flat_interface")), str(self.value(variables, "public_interface"))
-        bridge = str(self.value(variables, "flat_network_bridge"))
-        fixed_range = self.value(variables, "fixed_range")
-        management = str(self.value(variables, "cloud_management_address"))
-        hosts = len({*groups.get("controller", []), *groups.get("compute", [])})
-        tunnel_interface = str(self.value(variables, "ovn_chassis_tunnel_interface") or "")
-        bridge_address = str(self.value(variables, "ovn_chassis_bridge_address") or "")
-        tunnel_address = str(self.value(variables, "ovn_chassis_tunnel_address"))
-        bridges = [
-            str(self.value(variables, f"ovn_chassis_{name}_bridge")) for name in ("address", "provider", "tunnel")
-        ]
-        ranges = {
-            name: self.value(variables, name)
-            for name in known.options
-            if name.endswith(RANGE_SUFFIXES) and name in variables
-        }
+    def text(self, name: str) -> str:
+        """Return the value of a variable as text."""
+        return str(self.value(name) or "")
+
+    def check_run(self, missing: list[str]) -> list[str]:
+        """Check what concerns the run as a whole."""
+        variables, arguments = self._variables, self._arguments
+        controllers = variables["groups"].get("controller", [])
         return [
-            *checks.check_groups(host, str(variables["ansible_play_hosts_all"][0]), groups),
-            *checks.check_host_name(host),
-            *checks.check_system(facts),
-            *checks.check_memory(facts, args["minimum_memory_mib"]),
-            *checks.check_disk(facts, args["minimum_disk_mib"], args["minimum_disk_deployed_mib"]),
-            *checks.check_clock(facts, *times, args["maximum_clock_skew"]),
-            *checks.check_flat_interface(facts, flat, bridge),
-            *checks.check_public_interface(facts, public, flat, bridge),
-            *checks.check_way_out(facts, public, flat, bridge, self.value(variables, "cloud_serves_gateway") is True),
-            *checks.check_bridge_name(facts, bridge, flat),
-            *checks.check_management_address(facts, management),
-            *checks.check_fixed_range(fixed_range, self.value(variables, "network_size")),
-            *checks.check_fixed_gateway(str(self.value(variables, "fixed_gateway") or ""), fixed_range),
-            *checks.check_host_networks(facts, fixed_range, bridge, management),
-            *checks.check_tunnel(facts, bridge_address, tunnel_interface, bridges, hosts),
-            *checks.check_tunnel_interface(facts, tunnel_interface, flat),
-            *checks.check_tunnel_address(facts, tunnel_address, bridge_address, management, hosts),
-            *checks.check_ssh_host_key(facts, variables.get("group_names", [])),
-            *checks.check_ranges(ranges),
-            *checks.check_ports(facts, args["ports"], variables.get("group_names", [])),
+            *inventory.check_tags(
+                arguments["known_tags"], variables.get("ansible_run_tags", []), variables.get("ansible_skip_tags", [])
+            ),
+            *secret_values.check_limited(
+                missing, controllers, variables["ansible_play_hosts_all"], arguments["secrets_path"]
+            ),
         ]
+
+    def check_batch(self, host: str) -> list[str]:
+        """Compare the host's number of computes at a time with that of the first controller."""
+        hostvars = self._variables["hostvars"]
+        reference = next(iter(self._variables["groups"].get("controller", [])), host)
+        try:
+            mine, used = (hostvars[name].get("cloud_compute_batch", DEFAULT_BATCH) for name in (host, reference))
+        except AnsibleError:
+            return []  # check_variables reports it.
+        return inventory.check_batch(mine, reference, used)
+
+    def check_host(self, facts: dict[str, Any], known: roles.Known, host: str, first: str) -> list[str]:
+        """Check the host against its variables."""
+        args, text, groups = self._arguments, self.text, self._variables["groups"]
+        flat, public = text("flat_interface"), text("public_interface")
+        bridge, fixed_range = text("flat_network_bridge"), self.value("fixed_range")
+        management = text("cloud_management_address")
+        hosts = len({*groups.get("controller", []), *groups.get("compute", [])})
+        tunnel_interface, tunnel_address = text("ovn_chassis_tunnel_interface"), text("ovn_chassis_tunnel_address")
+        bridge_address = text("ovn_chassis_bridge_address")
+        bridges = [text(f"ovn_chassis_{name}_bridge") for name in ("address", "provider", "tunnel")]
+        own_ranges = {
+            name: self.value(name)
+            for name in known.options
+            if name.endswith(RANGE_SUFFIXES) and name in self._variables
+        }
+        found = [
+            *inventory.check_groups(host, first, groups),
+            *inventory.check_host_name(host),
+            *self.check_batch(host),
+            *system.check_system(facts),
+            *system.check_memory(facts, args["minimum_memory_mib"]),
+            *system.check_disk(facts, args["minimum_disk_mib"], args["minimum_disk_deployed_mib"]),
+            *system.check_ssh_host_key(facts, self._groups),
+            *system.check_kvm(facts, self.value("libvirt_virt_type"), self._groups),
+            *interfaces.check_flat_interface(facts, flat, bridge),
+            *interfaces.check_public_interface(facts, public, flat, bridge),
+            *interfaces.check_way_out(facts, public, flat, bridge, self.value("cloud_serves_gateway") is True),
+            *interfaces.check_bridge_name(facts, bridge, flat),
+            *interfaces.check_management_address(facts, management),
+            *networks.check_fixed_range(fixed_range, self.value("network_size")),
+            *networks.check_fixed_gateway(text("fixed_gateway"), fixed_range),
+            *networks.check_host_networks(facts, fixed_range, bridge, management),
+            *networks.check_ranges(own_ranges),
+            *tunnels.check_tunnel(facts, bridge_address, tunnel_interface, bridges, hosts),
+            *tunnels.check_tunnel_interface(facts, tunnel_interface, flat),
+            *tunnels.check_tunnel_address(facts, tunnel_address, bridge_address, management, hosts),
+            *ports.check_ports(facts, args["ports"], self._groups),
+            *deployed.check_recorded(facts, {name: self.value(name) for name in deployed.FIXED}),
+        ]
+        if "controller" in self._groups:
+            parts = ("server_name", "server_flavor", "server_image", "flavors", "images")
+            found += first_cloud.check_server(*(self.value(f"first_cloud_{part}") for part in parts))
+            found += first_cloud.check_rules(self.value("first_cloud_security_group_rules"))
+        return found

@@ -146,12 +146,23 @@ def test_run_json_without_the_program_is_empty() -> None:
     assert preflight_facts.run_json(["echo", "no json"]) == []
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "null"])
+def test_no_record(text: str) -> None:
+    assert preflight_facts.record(text) == {}
+
+
+def test_record_of_a_deployment() -> None:
+    found = preflight_facts.record('{"variables": {"cloud_region": "RegionOne"}, "secrets": ["nova_password"]}')
+    assert found == {"variables": {"cloud_region": "RegionOne"}, "secrets": ["nova_password"]}
+
+
 def test_collect_is_complete() -> None:
     facts = preflight_facts.collect(["/proc/self", "/nonexistent"])
     assert facts["present"] == ["/proc/self"]
     assert facts["shells"]["root"]
     assert "localhost" in facts["hosts_file"]
     assert facts["cpus"] >= 1
+    assert isinstance(facts["record"], dict)
     assert facts["memory_mib"] > 0
     assert facts["interfaces"]["lo"]["kind"] == "loopback"
     assert facts["cgroups"] in ("v1", "v2")

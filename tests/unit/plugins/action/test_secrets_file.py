@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from ansible.parsing.vault import VaultLib, VaultSecret, is_encrypted
 
 from plugins.action import secrets_file
 
-PROJECT = Path(__file__).resolve().parents[3]
+PROJECT = Path(__file__).resolve().parents[4]
 ODD = "@:/%$#'\"\\ ü"
 VAULT = [("default", VaultSecret(b"vault password"))]
 Run = Callable[..., dict[str, Any]]
@@ -65,7 +67,8 @@ def written(path: Path, content: str, file_mode: int = 0o600) -> None:
 
 def test_secrets_are_generated_once(run: Run, path: Path) -> None:
     first = run("b_password", "a_password")
-    assert first == {"changed": True, "generated": ["b_password", "a_password"], "path": str(path)}
+    names = ["b_password", "a_password"]
+    assert first == {"changed": True, "generated": names, "unread": names, "path": str(path)}
     assert mode(path) == 0o600
     content = yaml.safe_load(path.read_text())
     assert sorted(content) == ["a_password", "b_password"]
@@ -104,7 +107,7 @@ def test_a_secret_of_the_inventory_is_not_generated(run: Run, path: Path) -> Non
 
 def test_a_file_that_others_may_read_is_closed(run: Run, path: Path) -> None:
     written(path, "a: x\n", 0o644)
-    assert run("a") == {"changed": True, "generated": [], "path": str(path)}
+    assert run("a", known={"a": "x"}) == {"changed": True, "generated": [], "unread": [], "path": str(path)}
     assert (mode(path), path.read_text()) == (0o600, "a: x\n")
     assert run("a")["changed"] is False
     path.chmod(0o640)
@@ -118,6 +121,13 @@ def test_check_mode_predicts_and_writes_nothing(run: Run, path: Path) -> None:
     written(path, "a: x\n", 0o644)
     assert run("a", check=True)["changed"] is True
     assert mode(path) == 0o644
+
+
+def test_secrets_that_ansible_has_not_read_are_named(run: Run, path: Path) -> None:
+    written(path, "a: x\nb: y\n")
+    assert run("a", "b", known={"a": "x"})["unread"] == ["b"]
+    assert run("a", "b", "c", known={"a": "x"}, check=True)["unread"] == ["b"]
+    assert run("a", "b", "c", known={"a": "x"})["unread"] == ["b", "c"]
 
 
 def test_a_new_file_is_encrypted_where_a_vault_password_is_known(run: Run, path: Path) -> None:
@@ -178,11 +188,49 @@ def test_an_interrupted_write_leaves_the_old_file(run: Run, path: Path, monkeypa
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(secrets_file.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         run("a", "b")
     assert path.read_text() == "a: x\n"
     assert [entry.name for entry in path.parent.iterdir()] == ["secrets.yml"]
+
+
+ROLE_PLAY = """
+- name: Play
+  hosts: all
+  gather_facts: false
+  connection: local
+  roles: [secrets]
+  tasks:
+    - name: Compare
+      ansible.builtin.debug:
+        msg: "{{ inventory_hostname }} {{ nova_password | hash('sha1') }} {{ secrets | length }}"
+      vars:
+        secrets: "{{ query('ansible.builtin.vars', *secrets_names) }}"
+"""
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_the_role_gives_every_host_the_secrets_of_a_file_outside_of_the_inventory(
+    tmp_path: Path, path: Path, check: bool
+) -> None:
+    (tmp_path / "inventory").mkdir()
+    (tmp_path / "inventory" / "hosts").write_text("node1\nnode2\n")
+    (tmp_path / "play.yml").write_text(ROLE_PLAY)
+    (tmp_path / "vault-password").write_text("vault password")
+    written(path, VaultLib(VAULT).encrypt("nova_password: of my own\n").decode())
+    command = [sys.executable, "-m", "ansible", "playbook", "-i", "inventory", "play.yml", "-e", f"secrets_path={path}"]
+    command += ["--vault-password-file", "vault-password", *(["--check"] if check else [])]
+    environment = os.environ | {"ANSIBLE_CONFIG": f"{PROJECT}/ansible.cfg", "ANSIBLE_ROLES_PATH": f"{PROJECT}/roles"}
+    before = path.read_bytes()
+    options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "text": True, "cwd": tmp_path}
+    for _ in range(1 if check else 2):
+        done = subprocess.run(command, env=environment, capture_output=True, check=False, **options)
+        assert done.returncode == 0, done.stdout + done.stderr
+        digest = hashlib.sha1(b"of my own").hexdigest()
+        assert {f"{host} {digest} 14" for host in ("node1", "node2")} <= set(re.findall(r"node\d \w+ \d+", done.stdout))
+        assert "of my own" not in done.stdout + done.stderr
+    assert (path.read_bytes() == before) is check
 
 
 def test_ansible_generates_what_a_real_inventory_lacks(tmp_path: Path, path: Path) -> None:

@@ -1,0 +1,68 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""The file of secrets on the computer that runs Ansible."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.parsing.dataloader import DataLoader
+from ansible.parsing.vault import VaultLib, is_encrypted
+
+
+def vault_of(loader: DataLoader) -> VaultLib:
+    """Return the vault passwords of the run."""
+    # Ansible has no public way to encrypt with them, which a new file needs.
+    return VaultLib(secrets=loader._vault.secrets)
+
+
+def load(path: Path, vault: VaultLib) -> tuple[dict[str, Any], bool]:
+    """Return the secrets in the file, and whether it is encrypted."""
+    if not path.exists():
+        return {}, False
+    data = path.read_bytes()
+    encrypted = is_encrypted(data)
+    if encrypted:
+        try:
+            data = vault.decrypt(data)
+        except AnsibleError as error:
+            raise AnsibleActionFail(
+                f"{path} is encrypted and cannot be read: {error}. Give the password that it was encrypted with "
+                "(--vault-password-file or vault_password_file in ansible.cfg)."
+            ) from error
+    try:
+        content = yaml.safe_load(data) or {}
+    except yaml.YAMLError as error:
+        # The parser quotes the line in its message, which may be a secret.
+        mark = getattr(error, "problem_mark", None)
+        line = f" in line {mark.line + 1}" if mark else ""
+        raise AnsibleActionFail(
+            f"{path} is not plain YAML{line}. Write secrets as 'name: value'. Values that are encrypted one by one "
+            f"(!vault) cannot be kept here: encrypt the file as a whole (ansible-vault encrypt {path})."
+        ) from None
+    if not isinstance(content, dict):
+        raise AnsibleActionFail(f"{path} does not hold variables: expected lines like 'name: value'.")
+    return content, encrypted
+
+
+def write(path: Path, text: bytes) -> None:
+    """Replace the file at once, readable by its owner only."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Left by a killed run, which had not used these secrets yet.
+    for left in path.parent.glob(f".{path.name}.*"):
+        left.unlink(missing_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
