@@ -78,7 +78,7 @@ def look(
         name: 0 for name in ("minimum_memory_mib", "minimum_disk_mib", "minimum_disk_deployed_mib")
     }
     given |= {"maximum_clock_skew": 10**12, "ports": [], "known_tags": ["nova"], "secrets_path": "/nonexistent/x.yml"}
-    given |= {"secrets_names": variables["secrets_names"], **(arguments or {})}
+    given |= {"secrets_names": templar.template(variables["secrets_names"]), **(arguments or {})}
     task = Task.load({"preflight": given}, variable_manager=sample.variable_manager, loader=sample.loader)
     context = PlayContext(play=sample.play)
     connection = plugins.connection_loader.get("ansible.builtin.local", context)

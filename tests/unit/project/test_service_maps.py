@@ -34,8 +34,8 @@ def listed_roles() -> dict[str, list[str]]:
     """The roles in the lists of site.yml, with the tags that they have there."""
     found: dict[str, list[str]] = {}
     for play in yaml.safe_load((PROJECT / "site.yml").read_text()):
-        for entry in play.get("roles", []):
-            entry = entry if isinstance(entry, dict) else {"role": entry}
+        for listed in play.get("roles", []):
+            entry = listed if isinstance(listed, dict) else {"role": listed}
             tags = entry.get("tags", [])
             found[entry["role"]] = [tags] if isinstance(tags, str) else tags
     return found
