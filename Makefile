@@ -124,7 +124,7 @@ test: ## Run check, then Molecule on lab machines (SCENARIOS="default multihost"
 chaos: ## Kill site.yml at random moments and check that it converges (KILLS=20 SEED=1)
 	@$(call NEED_ROOT)
 	@$(MAKE) setup-dev
-	@$(BIN)/python tools/chaos.py --kills $(KILLS) --seed $(SEED) $(ARGS)
+	@$(BIN)/python -m tools.chaos --kills $(KILLS) --seed $(SEED) $(ARGS)
 
 .PHONY: format
 format: $(DEV_STAMP) ## Fix and format Python files with ruff

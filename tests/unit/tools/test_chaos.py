@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""tools/chaos.py: where it strikes, and what it takes for a success."""
+"""Test tools/chaos: moments, signals, and what counts as a success."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tools import chaos
+from tools.chaos import campaign, moments
+from tools.chaos import lab as labs
+from tools.chaos import run as runs
+from tools.chaos import strike as strikes
 
 PROJECT = Path(__file__).resolve().parents[3]
 LISTING = """\
@@ -29,69 +32,78 @@ playbook: site.yml
 
   play #2 (controller): Deploy\tTAGS: []
     tasks:
-      service : Configure {{ service_map.name }}\tTAGS: [mariadb]
-      service : Start {{ service_map.name }}\tTAGS: [mariadb]
-      mariadb : Bring the database schemas to the installed release\tTAGS: [mariadb]
-      service : Configure {{ service_map.name }}\tTAGS: [rabbitmq]
-      service : Start {{ service_map.name }}\tTAGS: [rabbitmq]
+      service : Configure {{ service_map.title }}\tTAGS: [mariadb]
+      service : Start {{ service_map.title }}\tTAGS: [mariadb]
+      mariadb : Upgrade database schemas\tTAGS: [mariadb]
+      service : Configure {{ service_map.title }}\tTAGS: [rabbitmq]
+      service : Start {{ service_map.title }}\tTAGS: [rabbitmq]
       Last one\tTAGS: [always]
 """
-TASKS = chaos.parse_tasks(LISTING)
+TASKS = moments.parse_tasks(LISTING)
 
 
 def test_tasks_come_in_order_with_every_repetition() -> None:
     assert len(TASKS) == 8
-    assert [TASKS.index("service : Configure {{ service_map.name }}"), TASKS[6]] == [
+    assert [TASKS.index("service : Configure {{ service_map.title }}"), TASKS[6]] == [
         2,
-        "service : Start {{ service_map.name }}",
+        "service : Start {{ service_map.title }}",
     ]
 
 
-def test_long_tasks_are_tasks_of_the_roles() -> None:
-    """A task that gets another name would silently be taken for a short one."""
-    names = set()
-    for path in [*PROJECT.glob("roles/*/tasks/*.yml"), PROJECT / "site.yml"]:
-        role = path.parts[-3] if "roles" in path.parts else ""
-        names |= {f"{role} : {name}" for name in re.findall(r"- name: (.+)", path.read_text())}
-    for start in chaos.TASK_SECONDS:
-        assert any(name.startswith(start) for name in names), start
+@pytest.fixture(scope="module")
+def site_tasks() -> list[str]:
+    return moments.list_tasks(PROJECT / "inventory" / "lab")
+
+
+def test_known_tasks_exist(site_tasks: list[str]) -> None:
+    """A renamed task would silently count as a short one."""
+    for start in moments.TASK_SECONDS:
+        assert any(task.startswith(start) for task in site_tasks), start
+    for start in moments.INSTANT:
+        assert any(task.rpartition(" : ")[2].startswith(start) for task in site_tasks), start
+
+
+def test_molecule_kills_up_to_a_task_that_exists(site_tasks: list[str]) -> None:
+    argument = re.search(r"--until=(.+)", (PROJECT / "molecule/default/prepare.yml").read_text())
+    assert argument
+    assert 20 < len(moments.until(site_tasks, argument[1])) < len(site_tasks)
 
 
 def test_same_seed_same_moments() -> None:
-    assert chaos.draw(TASKS, 6, 3, 7) == chaos.draw(TASKS, 6, 3, 7)
-    assert chaos.draw(TASKS, 6, 3, 7) != chaos.draw(TASKS, 6, 3, 8)
+    assert moments.draw(TASKS, 6, 3, 7) == moments.draw(TASKS, 6, 3, 7)
+    assert moments.draw(TASKS, 6, 3, 7) != moments.draw(TASKS, 6, 3, 8)
 
 
-def test_every_part_of_the_deployment_has_its_kill() -> None:
-    kills, lives = 20, chaos.draw(TASKS, 20, 5, 1)
+def test_every_part_of_the_deployment_has_a_kill() -> None:
+    kills, lives = 20, moments.draw(TASKS, 20, 5, 1)
     assert [len(life) for life in lives] == [5, 5, 5, 5]
-    total = sum(map(chaos.weight_of, TASKS))
+    total = sum(map(moments.weight_of, TASKS))
 
-    def place(moment: chaos.Moment) -> float:
-        before = sum(map(chaos.weight_of, TASKS[: moment.index]))
-        share = moment.seconds / chaos.seconds_of(moment.task)
-        return (before + share * chaos.weight_of(moment.task)) / total * kills
+    def place(moment: moments.Moment) -> float:
+        before = sum(map(moments.weight_of, TASKS[: moment.index]))
+        share = moment.seconds / moments.seconds_of(moment.task)
+        return (before + share * moments.weight_of(moment.task)) / total * kills
 
     parts = sorted(place(moment) for life in lives for moment in life)
     assert all(number - 0.1 <= part <= number + 1.1 for number, part in enumerate(parts))
     for life in lives:
         assert [moment.index for moment in life] == sorted(moment.index for moment in life)
-    assert {moment.way for life in lives for moment in life} == set(chaos.WAYS)
+    assert {moment.way for life in lives for moment in life} == set(moments.WAYS)
 
 
 def test_no_kill_in_what_takes_no_time() -> None:
-    assert not any(chaos.WITHOUT_MOMENT.search(one.task) for life in chaos.draw(TASKS, 50, 50, 3) for one in life)
+    assert not any(moments.WITHOUT_MOMENT.search(one.task) for life in moments.draw(TASKS, 50, 50, 3) for one in life)
 
 
 def test_kills_up_to_a_task() -> None:
-    short = chaos.until(TASKS, "database schemas")
+    short = moments.until(TASKS, "database schemas")
     assert short == TASKS[:5]
-    with pytest.raises(SystemExit, match="no task's name"):
-        chaos.until(TASKS, "no such task")
+    with pytest.raises(SystemExit, match="no task name"):
+        moments.until(TASKS, "no such task")
 
 
 def test_watch_knows_the_task_by_order_and_name() -> None:
-    watch = chaos.Watch(TASKS)
+    watch = runs.Watch(TASKS)
     lines = (
         "PLAY [Create lab machines] ****",
         "TASK [lab : Set the state of the machine (it takes a minute)] *****",
@@ -108,7 +120,7 @@ def test_watch_knows_the_task_by_order_and_name() -> None:
     assert seen == [-1, 1, 1, 1, 2, 2, 3]
     assert watch.since == 6.0
     assert watch.where == "Deploy: service : Start MariaDB"
-    # The second one of that name, after what lies between was left out.
+    # The second task of that name, although those between did not run.
     watch.see("TASK [service : Start RabbitMQ] ****", 7.0)
     assert watch.position == 6
 
@@ -120,14 +132,14 @@ def test_recap() -> None:
         "nova1                      : ok=93   changed=2    unreachable=1    failed=0    skipped=1\n\n"
         "HOSTS THAT FAILED ****\nnova1: unreachable\n"
     )
-    recap = chaos.parse_recap(output)
+    recap = runs.parse_recap(output)
     assert recap["nova1"] == {"ok": 93, "changed": 2, "unreachable": 1, "failed": 0, "skipped": 1}
-    assert (chaos.total_of(recap, "changed"), chaos.total_of(recap, "unreachable")) == (2, 1)
-    assert chaos.parse_recap("TASK [x]\n") == {}
+    assert (runs.total_of(recap, "changed"), runs.total_of(recap, "unreachable")) == (2, 1)
+    assert runs.parse_recap("TASK [x]\n") == {}
 
 
 def test_descendants() -> None:
-    assert sorted(chaos.descendants({2: 1, 3: 2, 4: 3, 5: 1, 6: 99}, 2)) == [3, 4]
+    assert sorted(strikes.descendants({2: 1, 3: 2, 4: 3, 5: 1, 6: 99}, 2)) == [3, 4]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +153,7 @@ def test_descendants() -> None:
     ],
 )
 def test_what_belongs_to_a_login(cgroup: str, expected: bool) -> None:
-    assert chaos.of_a_session(cgroup) is expected
+    assert labs.of_a_session(cgroup) is expected
 
 
 def inventory(path: Path, **hosts: dict[str, None]) -> Path:
@@ -154,30 +166,30 @@ def inventory(path: Path, **hosts: dict[str, None]) -> Path:
 
 
 def test_only_a_lab_is_killed(tmp_path: Path) -> None:
-    lab = chaos.Lab.of(inventory(tmp_path / "lab", lab={"a1": None}, controller={"a1": None}))
+    lab = labs.Lab.of(inventory(tmp_path / "lab", lab={"a1": None}, controller={"a1": None}))
     assert (lab.name, lab.machines) == ("x", ["a1"])
     assert lab.roots[0].parts[-3:] == ("machines", "a1", "root")
-    with pytest.raises(SystemExit, match="not a lab's"):
-        chaos.Lab.of(inventory(tmp_path / "site", controller={"c1": None}))
-    with pytest.raises(SystemExit, match="not a lab's"):
-        chaos.Lab.of(inventory(tmp_path / "mixed", lab={"a1": None}, controller={"a1": None}, compute={"real": None}))
+    with pytest.raises(SystemExit, match="not lab machines"):
+        labs.Lab.of(inventory(tmp_path / "site", controller={"c1": None}))
+    with pytest.raises(SystemExit, match="not lab machines"):
+        labs.Lab.of(inventory(tmp_path / "mixed", lab={"a1": None}, controller={"a1": None}, compute={"real": None}))
 
 
-class OneLab(chaos.Lab):
-    """A lab whose directory is the test's."""
+class OneLab(labs.Lab):
+    """A lab in the directory of the test."""
 
     @property
     def directory(self) -> Path:
         return self.inventory / "lab"
 
 
-def test_keys_and_secrets_are_watched_from_when_they_are_first_there(tmp_path: Path) -> None:
+def test_keys_and_secrets_are_watched_once_they_exist(tmp_path: Path) -> None:
     lab = OneLab(tmp_path, "x", ["a1"])
     keys = lab.roots[0] / "etc/keystone/fernet-keys"
     keys.mkdir(parents=True)
     secrets = tmp_path / "group_vars/all/secrets.yml"
     secrets.parent.mkdir(parents=True)
-    steady = chaos.Steady(lab)
+    steady = labs.Steady(lab)
     (keys / "0.tmp").write_text("ha")
     certificates = lab.roots[0] / "etc/pki/libvirt/private"
     certificates.mkdir(parents=True)
@@ -201,7 +213,7 @@ def test_keys_and_secrets_are_watched_from_when_they_are_first_there(tmp_path: P
     ]
 
 
-# What stands for ansible-playbook: prints names of tasks, and has a worker with a session of its own.
+# Stands for ansible-playbook: prints task names and starts a worker in another session.
 STAND_IN = """\
 import subprocess, sys, time
 worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True,
@@ -217,7 +229,7 @@ worker.kill()
 """
 
 
-class StandIn(chaos.Run):
+class StandIn(runs.Run):
     """A run of the script above."""
 
     def __init__(self, log: Path, *names: str) -> None:
@@ -231,7 +243,7 @@ class StandIn(chaos.Run):
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs. One that has ended stays in the list until its parent, or PID 1, has taken note."""
+    """Return whether a process runs and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
@@ -247,41 +259,41 @@ def wait_until(condition: object, seconds: float = 5.0) -> bool:
     return True
 
 
-@pytest.mark.parametrize(("way", "worker_lives"), [("SIGKILL", True), ("SIGTERM", True), (chaos.CUT, False)])
+@pytest.mark.parametrize(("way", "worker_lives"), [("SIGKILL", True), ("SIGTERM", True), (moments.CUT, False)])
 def test_strike(tmp_path: Path, way: str, worker_lives: bool) -> None:
-    """A signal does not reach the workers, a cut does."""
+    """A signal does not reach the workers; a cut does."""
     lab = OneLab(tmp_path, "x", [])
     run = StandIn(tmp_path / "log", "service : Configure MariaDB", "service : Start MariaDB", "stay")
-    assert run.reaches(chaos.Moment(3, TASKS[3], 0.1, way))
+    assert run.reaches(moments.Moment(3, TASKS[3], 0.1, way))
     worker = run.worker
     try:
         assert run.watch.where == "Deploy: service : Start MariaDB"
-        chaos.strike(run, way, lab)
-        assert run.process.returncode == -chaos.SIGNALS.get(way, signal.SIGKILL)
+        strikes.strike(run, way, lab)
+        assert run.process.returncode == -strikes.SIGNALS.get(way, signal.SIGKILL)
         assert run.ended
         if worker_lives:
             assert alive(worker)
         else:
             assert wait_until(lambda: not alive(worker))
     finally:
-        chaos.kill([worker])
+        strikes.kill([worker])
 
 
-def test_moment_behind_the_end_of_its_task_is_at_its_end(tmp_path: Path) -> None:
+def test_moment_after_the_end_of_its_task_is_at_its_end(tmp_path: Path) -> None:
     run = StandIn(tmp_path / "log", "service : Configure MariaDB", "service : Start MariaDB", "stay")
-    assert run.reaches(chaos.Moment(2, TASKS[2], 50.0, "SIGKILL"))
+    assert run.reaches(moments.Moment(2, TASKS[2], 50.0, "SIGKILL"))
     assert run.watch.position == 3
-    chaos.strike(run, chaos.CUT, OneLab(tmp_path, "x", []))
+    strikes.strike(run, moments.CUT, OneLab(tmp_path, "x", []))
 
 
 def test_run_that_ends_before_its_moment(tmp_path: Path) -> None:
     run = StandIn(tmp_path / "log", "service : Configure MariaDB")
-    assert not run.reaches(chaos.Moment(4, TASKS[4], 0.0, "SIGKILL"))
+    assert not run.reaches(moments.Moment(4, TASKS[4], 0.0, "SIGKILL"))
     assert run.finish() == 0
     assert run.last_lines().endswith("TASK [service : Configure MariaDB] ***")
 
 
-def test_connections_are_those_of_the_lab(tmp_path: Path) -> None:
+def test_connections_of_the_lab_are_found(tmp_path: Path) -> None:
     lab = OneLab(tmp_path, "x", [])
     name = f"ssh: {lab.directory}/connections/10.0.0.1-22-root [mux]"
     with subprocess.Popen([name, "-c", "input()"], executable=sys.executable, stdin=subprocess.PIPE) as process:
@@ -293,21 +305,24 @@ def test_connections_are_those_of_the_lab(tmp_path: Path) -> None:
     assert os.getpid() not in lab.connections()
 
 
-def new_chaos(tmp_path: Path, keep_going: bool) -> chaos.Chaos:
-    return chaos.Chaos(OneLab(tmp_path, "x", []), TASKS, 1, keep_going, tmp_path / "logs")
+def new_chaos(tmp_path: Path, keep_going: bool) -> campaign.Chaos:
+    return campaign.Chaos(OneLab(tmp_path, "x", []), TASKS, 1, keep_going, tmp_path / "logs")
 
 
-def test_finding_stops_unless_told_to_go_on(tmp_path: Path) -> None:
+def test_finding_stops_without_keep_going(tmp_path: Path) -> None:
     going = new_chaos(tmp_path, keep_going=True)
     going.check(1, "one more run changes nothing", False, "changed=2")
     assert going.failed == 1 and going.findings == ["life 1: one more run changes nothing: changed=2"]
-    with pytest.raises(chaos.Finding):
+    with pytest.raises(campaign.Finding):
         new_chaos(tmp_path, keep_going=False).check(1, "x", False, "y")
 
 
 def test_kill_is_judged_by_the_run_after_it(tmp_path: Path) -> None:
     work = new_chaos(tmp_path, keep_going=True)
-    work.kills = [chaos.Kill(1, 1, "", "SIGKILL", 12.4, "Deploy: a"), chaos.Kill(2, 1, "", "cut", 60.0, "Deploy: b")]
+    work.kills = [
+        campaign.Kill(1, 1, "", "SIGKILL", 12.4, "Deploy: a"),
+        campaign.Kill(2, 1, "", "cut", 60.0, "Deploy: b"),
+    ]
     work.kills[0].next, work.kills[0].passed = "went on", True
     work.settle("failed", False)
     assert [row.next for row in work.kills] == ["went on", "failed"]
