@@ -148,4 +148,4 @@ bench: ## Time site.yml against a deployment by hand, and its next runs (ROUNDS=
 bench-scale: ## Measure what grows with the number of computes, into .cache/bench-scale
 	@$(call NEED_ROOT)
 	@$(MAKE) setup-dev
-	@$(BIN)/python -m tools.bench_scale $(ARGS)
+	@$(BIN)/python -m tools.scale $(ARGS)

@@ -1,14 +1,13 @@
 #!/usr/bin/python3
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Many nova-compute services on one host, with Nova's fake driver: for make bench-scale, which copies it to a compute.
+"""Run many nova-compute services with the fake driver of Nova. make bench-scale copies this to a compute.
 
-To the control plane each of them is a compute: it has a name, an identity, a queue, a resource provider, reports every
-ten seconds, and runs the manager's periodic tasks. Only what a hypervisor would do is left out. They are forks of one
-process that has imported Nova, so that they share most of their memory. The host's nova.conf says how to reach the
-cloud; a file of each one's own adds what makes it a different, and a fake, compute.
+To the control plane, each is a compute with a name, an identity, a queue, a resource provider, reports every ten
+seconds and periodic tasks. They fork from one process that has imported Nova, to share most of their memory. Each reads
+nova.conf of the host and a small file with its name.
 
-Ends when all of them have. SIGTERM to all processes, as systemd sends it, stops them as it stops any nova-compute.
+Ends when all of them have ended. systemd stops them by sending SIGTERM to all processes.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# What a nova-compute imports only after its start. Imported before the fork, it is shared.
+# Imported by nova-compute after its start. Imported before the fork, they share memory.
 LATER_IMPORTS = (
     "glanceclient",
     "keystoneauth1.loading._plugins.identity.generic",
@@ -43,15 +42,15 @@ LATER_IMPORTS = (
 
 
 def compute_names(prefix: str, first: int, last: int) -> list[str]:
-    """fake-0001 and so on: Nova sorts them as people do."""
+    """Return fake-0001 and so on."""
     return [f"{prefix}-{number:04}" for number in range(first, last + 1)]
 
 
 def configuration(name: str, directory: Path) -> str:
-    """The options of one of the services, which it reads after the host's nova.conf."""
+    """Return the options that a service reads after nova.conf of the host."""
     options = {
         "host": name,
-        # The file compute_id, which makes it the same compute after a restart, is here.
+        # For the file compute_id.
         "state_path": str(directory / name),
         "compute_driver": "fake.FakeDriverWithoutFakeNodes",
     }
@@ -59,7 +58,7 @@ def configuration(name: str, directory: Path) -> str:
 
 
 def signal_when_started(service_class: Any, pipe: int, system: Any) -> None:
-    """Let the service write to the pipe once it listens on its queue and is in the database."""
+    """Write to the pipe once the service listens on its queue and is in the database."""
     original: Callable[[Any], None] = service_class.start
 
     def start(self: Any) -> None:
@@ -71,7 +70,7 @@ def signal_when_started(service_class: Any, pipe: int, system: Any) -> None:
 
 
 def become_compute(name: str, directory: Path, nova_conf: str, pipe: int, system: Any) -> None:
-    """In a fork: be that nova-compute, with Nova's own main(). Does not return."""
+    """Run main() of nova-compute in a fork. Does not return."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         compute = importlib.import_module("nova.cmd.compute")
@@ -90,14 +89,14 @@ def become_compute(name: str, directory: Path, nova_conf: str, pipe: int, system
 
 
 def run(names: list[str], directory: Path, nova_conf: str, at_once: int) -> int:
-    """Start the services, at most so many at a time, and wait for all to end. Returns how many of them failed."""
-    # The first lets eventlet replace parts of the standard library.
+    """Start the services, at most so many at a time, and wait for all. Return how many failed."""
+    # First the module with which eventlet replaces parts of the standard library.
     for module in ("nova.cmd.compute", *LATER_IMPORTS):
         importlib.import_module(module)
     importlib.import_module("nova.objects").register_all()
-    # Eventlet's own versions would begin an event loop here, whose file descriptors all forks would then share.
+    # The versions of eventlet would start an event loop, whose file descriptors all forks would share.
     system = importlib.import_module("eventlet.patcher").original("os")
-    # systemd would kill the services as soon as this process ends.
+    # systemd kills the services when this process ends.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     gc.collect()
     gc.freeze()
@@ -106,7 +105,7 @@ def run(names: list[str], directory: Path, nova_conf: str, at_once: int) -> int:
     for name in names:
         if len(starting) == at_once:
             oldest = starting.pop(0)
-            system.read(oldest, 1)  # Returns when it has started, and also when it has died.
+            system.read(oldest, 1)  # Returns when the service has started or died.
             system.close(oldest)
         ours, its = system.pipe()
         pid = system.fork()
@@ -129,7 +128,7 @@ def run(names: list[str], directory: Path, nova_conf: str, at_once: int) -> int:
 
 
 def main() -> int:
-    """Write the services' files and run them."""
+    """Write the files of the services and run them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--prefix", default="fake")
     parser.add_argument("--first", type=int, default=1)

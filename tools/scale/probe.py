@@ -1,10 +1,9 @@
 #!/usr/bin/python3
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Measure a host and, on the controller, the cloud: for make bench-scale, which copies it there and runs it as root.
+"""Measure a host and, on the controller, the cloud. make bench-scale copies this to machines and runs it as root.
 
-Each command prints one JSON object. Reads the machine's own /proc, so that what other machines on the computer do is
-not in its figures.
+Each command prints one JSON object. Reads /proc of the machine, which leaves out other machines on the computer.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from typing import Any
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PROC = Path("/proc")
-# Which ports of a controller computes and APIs connect to.
+# Ports of the controller that computes and APIs connect to.
 PORTS = {
     "keystone": 5000,
     "nova": 8774,
@@ -40,7 +39,7 @@ POLL_SECONDS = 1.0
 
 
 def unit_of(cgroup: str) -> str:
-    """The systemd unit of a process, from its /proc/PID/cgroup."""
+    """Return the systemd unit of a process, from its /proc/PID/cgroup."""
     for line in cgroup.splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers in ("name=systemd", ""):
@@ -51,26 +50,26 @@ def unit_of(cgroup: str) -> str:
 
 
 def cpu_ticks(stat: str) -> int:
-    """User and system time of a process and of its children that ended, from its /proc/PID/stat."""
+    """Return the CPU time of a process and its ended children, from its /proc/PID/stat."""
     # The second field, the name, may hold spaces and parentheses.
     fields = stat.rpartition(")")[2].split()
     return sum(map(int, fields[11:15]))
 
 
 def pss_kib(smaps_rollup: str) -> int:
-    """The proportional share of memory of a process, from its /proc/PID/smaps_rollup."""
+    """Return the proportional share of memory of a process, from its /proc/PID/smaps_rollup."""
     found = re.search(r"^Pss: +(\d+) kB", smaps_rollup, re.MULTILINE)
     return int(found[1]) if found else 0
 
 
 def limit_of_files(limits: str) -> int:
-    """How many files a process may have open, from its /proc/PID/limits."""
+    """Return how many files a process may open, from its /proc/PID/limits."""
     found = re.search(r"^Max open files +(\d+)", limits, re.MULTILINE)
     return int(found[1]) if found else 0
 
 
 def processes(proc: Path = PROC) -> Iterable[tuple[str, Path]]:
-    """Each process of this machine, but for the kernel's: the unit it belongs to, and its directory."""
+    """Find the unit and directory of each process except kernel threads."""
     for directory in proc.iterdir():
         if directory.name.isdigit() and int(directory.name) != os.getpid():
             try:
@@ -81,7 +80,7 @@ def processes(proc: Path = PROC) -> Iterable[tuple[str, Path]]:
 
 
 def memory_by_unit() -> dict[str, float]:
-    """MiB (PSS) of each unit."""
+    """Return the MiB (PSS) of each unit."""
     total: Counter[str] = Counter()
     for unit, directory in processes():
         try:
@@ -92,7 +91,7 @@ def memory_by_unit() -> dict[str, float]:
 
 
 def ticks_by_process() -> dict[tuple[str, str], int]:
-    """CPU time of each process that runs, with its unit."""
+    """Return the CPU time of each process, by unit and process."""
     ticks = {}
     for unit, directory in processes():
         try:
@@ -103,7 +102,7 @@ def ticks_by_process() -> dict[tuple[str, str], int]:
 
 
 def cpu_between(before: dict[tuple[str, str], int], after: dict[tuple[str, str], int]) -> dict[str, float]:
-    """CPU seconds that each unit used. What a process used that lived only in between is its parent's, if it waited."""
+    """Return the CPU seconds of each unit. A process that came and went counts for a parent that waited for it."""
     total: Counter[str] = Counter()
     for (unit, pid), ticks in after.items():
         total[unit] += ticks - before.get((unit, pid), 0)
@@ -115,19 +114,19 @@ def output_of(*command: str) -> str:
 
 
 def connections(listing: str) -> dict[str, int]:
-    """Connections to each of PORTS, from `ss -Htn state established`: its third column is the local address."""
+    """Return the connections to each of PORTS, from `ss -Htn state established` (column 3: local address)."""
     ports = Counter(line.split()[2].rpartition(":")[2] for line in listing.splitlines() if line.strip())
     return {name: ports[str(port)] for name, port in PORTS.items()}
 
 
 def client_name(properties: list[list[Any]]) -> str:
-    """The program of a connection: oslo.messaging gives it as program:pid:uuid."""
+    """Return the program of a connection, which oslo.messaging names program:pid:uuid."""
     names = [str(value) for key, _, value in properties if key == "connection_name"]
     return names[0].partition(":")[0] if names else "unnamed"
 
 
 def rabbitmq() -> dict[str, Any]:
-    """RabbitMQ's connections, channels, queues, memory and open files."""
+    """Return connections, channels, queues, memory and open files of RabbitMQ."""
     status = json.loads(output_of("rabbitmqctl", "status", "--formatter", "json"))
     clients = json.loads(output_of("rabbitmqctl", "list_connections", "client_properties", "--formatter", "json"))
     channels = json.loads(output_of("rabbitmqctl", "list_channels", "pid", "--formatter", "json"))
@@ -145,7 +144,7 @@ def rabbitmq() -> dict[str, Any]:
 
 
 def mariadb() -> dict[str, Any]:
-    """MariaDB's connections, and how many queries it has answered since it started."""
+    """Return connections of MariaDB, and the number of queries since its start."""
     rows = output_of(
         "mariadb",
         "--batch",
@@ -163,7 +162,7 @@ def mariadb() -> dict[str, Any]:
 
 
 def measure(seconds: float, controller: bool) -> dict[str, Any]:
-    """Memory and connections now, then CPU time and queries while nothing is asked of the cloud."""
+    """Measure memory and connections, then CPU time and queries of the idle cloud."""
     result: dict[str, Any] = {"memory_mib": memory_by_unit()}
     result["memory_total_mib"] = round(sum(result["memory_mib"].values()), 1)
     if controller:
@@ -172,7 +171,7 @@ def measure(seconds: float, controller: bool) -> dict[str, Any]:
         result["mariadb"] = mariadb()
     if seconds:
         before, start = ticks_by_process(), time.monotonic()
-        time.sleep(seconds)  # What is measured is this very time.
+        time.sleep(seconds)
         used, passed = cpu_between(before, ticks_by_process()), time.monotonic() - start
         result["cpu_per_minute"] = {unit: round(cpu * 60 / passed, 2) for unit, cpu in used.items()}
         result["cpu_total_per_minute"] = round(sum(result["cpu_per_minute"].values()), 2)
@@ -183,7 +182,7 @@ def measure(seconds: float, controller: bool) -> dict[str, Any]:
 
 
 class Cloud:
-    """The cloud's APIs, as their administrator."""
+    """The APIs of the cloud, as administrator."""
 
     def __init__(self) -> None:
         import openstack
@@ -191,7 +190,7 @@ class Cloud:
         self.connection: Any = openstack.connect(cloud="admin")
 
     def request(self, service: str, method: str, path: str, version: str = COMPUTE, **rest: Any) -> Any:
-        """The answer to a request, as JSON or None. Raises what keystoneauth raises for an error."""
+        """Return the JSON answer to a request. Raise RuntimeError for an error."""
         adapter = {"compute": self.connection.compute, "placement": self.connection.placement}[service]
         answer = adapter.request(path, method, headers={"OpenStack-API-Version": version}, raise_exc=False, **rest)
         if answer.status_code >= 400:  # noqa: PLR2004
@@ -212,7 +211,7 @@ class Cloud:
 
 
 def poll(condition: Callable[[], bool], timeout: float) -> tuple[bool, float]:
-    """Ask until the condition holds or the time is over. Returns which, and how long it took."""
+    """Wait for a condition. Return whether it holds, and how long that took."""
     start = time.monotonic()
     while not (holds := condition()) and time.monotonic() - start < timeout:
         time.sleep(POLL_SECONDS)
@@ -220,7 +219,7 @@ def poll(condition: Callable[[], bool], timeout: float) -> tuple[bool, float]:
 
 
 def wait_up(prefix: str, count: int, timeout: float) -> dict[str, Any]:
-    """Wait until so many simulated computes are up in Nova and have a resource provider."""
+    """Wait until so many simulated computes are up in Nova and have resource providers."""
     cloud = Cloud()
 
     def ready() -> bool:
@@ -239,7 +238,7 @@ def seconds_of(action: Callable[[], Any]) -> float:
 
 
 def lists(rounds: int) -> dict[str, Any]:
-    """How long an administrator waits for the lists of all computes: the median, of the API and of the client."""
+    """Return the median seconds that the lists of all computes take, in the API and in the client."""
     cloud = Cloud()
     clouds = {"OS_CLOUD": "admin", "PATH": os.environ.get("PATH", "/usr/bin"), "HOME": "/root"}
 
@@ -257,14 +256,14 @@ def lists(rounds: int) -> dict[str, Any]:
         "client_services": client("compute", "service", "list"),
         "client_hypervisors": client("hypervisor", "list"),
     }
-    cloud.computes("")  # The first request also gets a token and the catalog.
+    cloud.computes("")  # The first request also fetches a token and the catalog.
     return {name: sorted(seconds_of(action) for _ in range(rounds))[rounds // 2] for name, action in actions.items()}
 
 
 def burst(count: int, at_once: int, prefix: str, only: str, image: str, flavor: str, timeout: float) -> dict[str, Any]:
-    """Boot so many servers without a network on simulated computes, see how many become ACTIVE, delete them.
+    """Boot servers without a network on simulated computes, count those that become ACTIVE, and delete them.
 
-    Other computes are disabled meanwhile, and the quota of the project is lifted.
+    Disables other computes and lifts the quota of the project meanwhile.
     """
     cloud = Cloud()
     project = cloud.connection.current_project_id
@@ -323,7 +322,7 @@ def burst(count: int, at_once: int, prefix: str, only: str, image: str, flavor: 
 
 
 def remove_computes(prefix: str) -> dict[str, Any]:
-    """Delete the services, and with them providers and host mappings; see what is left of them anywhere."""
+    """Delete the services with their providers and host mappings, and count what is left."""
     cloud = Cloud()
     services = cloud.computes(prefix)
     start = time.monotonic()
@@ -341,7 +340,7 @@ def remove_computes(prefix: str) -> dict[str, Any]:
     )
     left = {name: int(count) for name, count in (line.split("\t") for line in rows.splitlines())}
     left |= {"services": len(cloud.computes(prefix)), "providers": len(cloud.providers(prefix))}
-    # A queue whose reader is gone stays until RabbitMQ starts anew.
+    # A queue without a reader stays until RabbitMQ restarts.
     queues = json.loads(output_of("rabbitmqctl", "list_queues", "name", "consumers", "--formatter", "json"))
     ours = [one["name"] for one in queues if f".{prefix}" in one["name"]]
     return {"removed": len(services), "seconds": seconds, "left": left, "queues_left": len(ours)}

@@ -1,45 +1,44 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""What make bench-scale measured, as Markdown tables and as a plot."""
+"""The results of make bench-scale as Markdown tables."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
 from statistics import median
 from typing import Any
 
 Point = tuple[float, float]
 
-# Plays of site.yml, in its order, by the beginning of their name, and the column that their time goes to.
+# The column for the time of each play of site.yml, by the beginning of its name.
 PHASES = (
     ("Create lab machines", "machine"),
-    ("Reach the hosts", "preflight"),
-    ("Check everything", "preflight"),
-    ("Prepare the hosts", "packages, bridge"),
-    ("Begin to make", "control plane"),
-    ("Prepare the hypervisors", "hypervisor"),
+    ("Reach hosts", "preflight"),
+    ("Check ", "preflight"),
+    ("Prepare hosts", "packages, bridge"),
+    ("Start building", "control plane"),
+    ("Prepare hypervisors", "hypervisor"),
     ("Deploy the control plane", "control plane"),
-    ("Deploy the network", "network"),
-    ("Deploy the computes", "compute"),
-    ("Let the cell know", "cell"),
-    ("Bring up the first cloud", "control plane"),
-    ("Get to know", "verify"),
+    ("Connect hosts to OVN", "network"),
+    ("Deploy computes", "compute"),
+    ("Map computes", "cell"),
+    ("Create the first cloud", "control plane"),
+    ("Gather facts", "verify"),
     ("Verify", "verify"),
-    ("Say what was seen", "verify"),
+    ("Print summary", "verify"),
 )
 COLUMNS = ("machine", "preflight", "packages, bridge", "hypervisor", "network", "compute", "cell", "verify")
+RUN_PER_COMPUTE = "s of a run that changes nothing, per compute"
+AIMS = {RUN_PER_COMPUTE: "<= 1.0"}
 
 
 def phase_of(play: str) -> str:
-    """The column of a play; what is unknown here must not vanish from the sums."""
+    """Return the column of a play. Unknown plays have one as well, so that the sums are complete."""
     return next((phase for beginning, phase in PHASES if play.startswith(beginning)), "other")
 
 
 def phases(plays: dict[str, float]) -> dict[str, float]:
-    """Seconds by phase, from a host's seconds by play."""
+    """Return seconds by column, from the seconds of a host by play."""
     total: dict[str, float] = {}
     for play, seconds in plays.items():
         total[phase_of(play)] = total.get(phase_of(play), 0.0) + seconds
@@ -47,7 +46,7 @@ def phases(plays: dict[str, float]) -> dict[str, float]:
 
 
 def straight_line(points: Sequence[Point]) -> tuple[float, float]:
-    """Slope and intercept of the line of least squares. Raises ValueError where all points have one x."""
+    """Return slope and intercept of the line of least squares. Raise ValueError if all points have one x."""
     mean_x = sum(x for x, _ in points) / len(points)
     mean_y = sum(y for _, y in points) / len(points)
     spread = sum((x - mean_x) ** 2 for x, _ in points)
@@ -58,31 +57,32 @@ def straight_line(points: Sequence[Point]) -> tuple[float, float]:
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table; the first column is text, the others are numbers."""
+    """Return a Markdown table. The first column is text, the others are numbers."""
     lines = [heading, ["---", *["---:"] * (len(heading) - 1)], *rows]
     return "\n".join("| " + " | ".join(map(shown, line)) + " |" for line in lines)
 
 
 def shown(value: Any) -> str:
+    """Return a value as a table shows it."""
     if isinstance(value, float):
         return f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"  # noqa: PLR2004
     return "" if value is None else str(value)
 
 
 def unchanged_points(results: dict[str, Any], verify: bool) -> list[Point]:
-    """Computes and the median seconds of the runs that changed nothing."""
+    """Return the median seconds of runs without a change, by number of computes."""
     runs = [run for run in results["runs"] if run["kind"] == "unchanged" and run["verify"] is verify]
     sizes = sorted({run["computes"] for run in runs})
     return [(size, median(run["seconds"] for run in runs if run["computes"] == size)) for size in sizes]
 
 
 def added_points(results: dict[str, Any]) -> list[Point]:
-    """How many computes there were with the added one, and the seconds of the run that added it."""
+    """Return the seconds of the run that added the last compute, by number of computes."""
     return [(run["computes"], run["seconds"]) for run in results["runs"] if run["kind"] == "add"]
 
 
 def simulated_points(results: dict[str, Any], *path: str) -> list[Point]:
-    """Simulated computes and what was measured on the controller with them."""
+    """Return a measured value, by number of simulated computes."""
     points = []
     for size in results["sizes"]:
         value: Any = size
@@ -94,7 +94,7 @@ def simulated_points(results: dict[str, Any], *path: str) -> list[Point]:
 
 
 def runs_table(results: dict[str, Any]) -> str:
-    """The whole runs, by the number of computes."""
+    """Return whole runs, by number of computes."""
     first = {run["computes"]: run["seconds"] for run in results["runs"] if run["kind"] == "first"}
     columns: list[dict[float, float]] = [
         first,
@@ -114,7 +114,7 @@ def runs_table(results: dict[str, Any]) -> str:
 
 
 def hosts_table(results: dict[str, Any]) -> str:
-    """How long each host took in the run that made it part of the cloud."""
+    """Return how long each host took in the run that added it to the cloud."""
     rows = []
     for run in results["runs"]:
         if run["kind"] == "unchanged":
@@ -131,7 +131,7 @@ def hosts_table(results: dict[str, Any]) -> str:
 
 
 def sizes_table(results: dict[str, Any], simulation: bool) -> str:
-    """The controller at each size, with real computes or with simulated ones."""
+    """Return the controller at each size, with real or with simulated computes."""
     rows: list[list[Any]] = []
     for size in results["sizes"]:
         if size["simulation"] is not simulation:
@@ -171,7 +171,7 @@ def sizes_table(results: dict[str, Any], simulation: bool) -> str:
 
 
 def lists_table(results: dict[str, Any]) -> str:
-    """What an administrator waits for, by the number of simulated computes."""
+    """Return how long an administrator waits, by number of simulated computes."""
     rows = []
     for size in results["sizes"]:
         if size["simulation"]:
@@ -195,7 +195,7 @@ LISTS = ("api_services", "client_services", "api_hypervisors", "client_hyperviso
 
 
 def bursts_table(results: dict[str, Any]) -> str:
-    """What users wait for: many servers at once."""
+    """Return how long users wait for many servers at once."""
     rows = []
     for size in results["sizes"]:
         burst = size.get("burst")
@@ -222,9 +222,9 @@ def bursts_table(results: dict[str, Any]) -> str:
 
 
 def growth(results: dict[str, Any]) -> list[tuple[str, float, float]]:
-    """What, how much of it each further compute takes, and how much there is without any."""
+    """Return names, the increase with each further compute, and the value without computes."""
     series = {
-        "s of a run that changes nothing, per compute": unchanged_points(results, True),
+        RUN_PER_COMPUTE: unchanged_points(results, True),
         "s of the same without verify, per compute": unchanged_points(results, False),
         "MiB of the controller, per simulated compute": simulated_points(results, "controller", "memory_total_mib"),
         "CPU s per idle minute of the controller, per simulated compute": simulated_points(
@@ -245,13 +245,14 @@ def growth(results: dict[str, Any]) -> list[tuple[str, float, float]]:
 
 
 def growth_table(results: dict[str, Any]) -> str:
-    rows = [[name, f"{slope:.3g}", f"{rest:.4g}"] for name, slope, rest in growth(results)]
-    return table(("What grows (line of least squares)", "each one adds", "without any"), rows)
+    """Return what grows, with the aim where there is one."""
+    rows = [[name, f"{slope:.3g}", AIMS.get(name, ""), f"{rest:.4g}"] for name, slope, rest in growth(results)]
+    return table(("What grows (line of least squares)", "each one adds", "aim", "without any"), rows)
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """All tables."""
-    parts = ["### Whole runs", runs_table(results), "### Each host's own time, in seconds", hosts_table(results)]
+    """Return all tables."""
+    parts = ["### Whole runs", runs_table(results), "### Seconds of each host", hosts_table(results)]
     if any(not size["simulation"] for size in results["sizes"]):
         parts += ["### The controller with real computes", sizes_table(results, False)]
     if any(size["simulation"] for size in results["sizes"]):
@@ -260,119 +261,3 @@ def markdown(results: dict[str, Any]) -> str:
         parts += ["### Servers on them", bursts_table(results)]
     parts += ["### Growth", growth_table(results), *results.get("remarks", [])]
     return "\n\n".join(parts) + "\n"
-
-
-# ---------------------------------------------------------------- the plot
-WIDTH, HEIGHT = 460, 300
-LEFT, RIGHT, TOP, BOTTOM = 58, 16, 62, 44
-# Told apart by people who see colours differently, and by their markers.
-COLOURS = ("#0b5fa5", "#b5470c", "#2f7d32")
-INK, FAINT, PAPER = "#1f2328", "#d0d7de", "#ffffff"
-
-
-@dataclass
-class Panel:
-    title: str
-    across: str
-    series: list[tuple[str, list[Point]]]
-
-
-def ticks(highest: float, most: int = 6) -> list[float]:
-    """Round numbers from 0 to at least the highest, at most so many steps."""
-    if highest <= 0:
-        return [0.0, 1.0]
-    decade = 10.0 ** (math.floor(math.log10(highest)) - 1)
-    step = next(decade * factor for factor in (1, 2, 2.5, 5, 10, 20, 25, 50, 100) if highest <= decade * factor * most)
-    return [round(step * number, 10) for number in range(math.ceil(highest / step - 1e-9) + 1)]
-
-
-def marker(kind: int, x: float, y: float, colour: str) -> str:
-    if kind == 0:
-        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>'
-    if kind == 1:
-        return f'<rect x="{x - 3.5:.1f}" y="{y - 3.5:.1f}" width="7" height="7" fill="{colour}"/>'
-    return f'<path d="M{x:.1f} {y - 5:.1f}l5 9h-10z" fill="{colour}"/>'
-
-
-def text(x: float, y: float, content: str, anchor: str = "start", size: int = 12, more: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" {more}>{escape(content)}</text>'
-
-
-def draw(panel: Panel, left: float, top: float) -> list[str]:
-    """One panel as SVG elements; both axes begin at 0."""
-    across = sorted({x for _, points in panel.series for x, _ in points})
-    x_ticks = ticks(max(across, default=1.0))
-    y_ticks = ticks(max((y for _, points in panel.series for _, y in points), default=1.0))
-
-    def at(point: Point) -> Point:
-        x = left + LEFT + point[0] / x_ticks[-1] * (WIDTH - LEFT - RIGHT)
-        return x, top + HEIGHT - BOTTOM - point[1] / y_ticks[-1] * (HEIGHT - TOP - BOTTOM)
-
-    parts = [text(left + 14, top + 24, panel.title, size=14, more='font-weight="600"')]
-    begin = left + 14.0
-    for number, (name, points) in enumerate(panel.series):
-        if len(panel.series) > 1 and points:
-            parts += [marker(number, begin + 5, top + 42, COLOURS[number]), text(begin + 14, top + 46, name)]
-            begin += 30 + 6.6 * len(name)
-    for value in y_ticks:
-        (x, y), (end, _) = at((0, value)), at((x_ticks[-1], value))
-        parts.append(f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{end:.1f}" y2="{y:.1f}" stroke="{FAINT}"/>')
-        parts.append(text(x - 6, y + 4, f"{value:,g}", "end", 11))
-    for value in across:
-        x, y = at((value, 0))
-        parts.append(text(x, y + 16, f"{value:g}", "middle", 11))
-    x, y = at((x_ticks[-1] / 2, 0))
-    parts.append(text(x, y + 34, panel.across, "middle"))
-    for number, (_, points) in enumerate(panel.series):
-        places = [at(point) for point in points]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{COLOURS[number]}" stroke-width="2"/>')
-        parts += [marker(number, x, y, COLOURS[number]) for x, y in places]
-    return parts
-
-
-def panels(results: dict[str, Any]) -> list[Panel]:
-    def of(*path: str) -> list[Point]:
-        return simulated_points(results, "controller", *path)
-
-    return [
-        Panel(
-            "site.yml, seconds",
-            "computes",
-            [
-                ("adding one", added_points(results)),
-                ("no change", unchanged_points(results, True)),
-                ("no change, not verified", unchanged_points(results, False)),
-            ],
-        ),
-        Panel(
-            "Connections to the controller",
-            "simulated computes",
-            [
-                ("RabbitMQ", of("rabbitmq", "connections")),
-                ("MariaDB", of("mariadb", "threads_connected")),
-            ],
-        ),
-        Panel("Controller's memory, MiB (PSS)", "simulated computes", [("memory", of("memory_total_mib"))]),
-        Panel(
-            "Controller's CPU, seconds per idle minute",
-            "simulated computes",
-            [("CPU", of("cpu_total_per_minute"))],
-        ),
-    ]
-
-
-def svg(results: dict[str, Any]) -> str:
-    """The plot. On paper of its own, so that it can be read on dark pages too."""
-    wanted = [panel for panel in panels(results) if any(points for _, points in panel.series)]
-    rows = -(-len(wanted) // 2)
-    width, height = WIDTH * 2, HEIGHT * max(rows, 1)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'font-family="Helvetica, Arial, sans-serif" fill="{INK}" role="img">',
-        "<title>Kilonova: what grows with the number of computes</title>",
-        f'<rect width="{width}" height="{height}" rx="6" fill="{PAPER}" stroke="{FAINT}"/>',
-    ]
-    for number, panel in enumerate(wanted):
-        parts += draw(panel, WIDTH * (number % 2), HEIGHT * (number // 2))
-    return "\n".join([*parts, "</svg>"]) + "\n"

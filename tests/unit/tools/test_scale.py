@@ -1,9 +1,13 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
+"""Test tools/scale and the callback that times hosts."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -12,22 +16,21 @@ import pytest
 import yaml
 
 from plugins.callback import host_times
-from tools import bench_scale
-from tools.scale import fake_computes, probe, report
+from tools.scale import fake_computes, plan, plot, probe, report
 
 PROJECT = Path(__file__).resolve().parents[3]
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-# ---------------------------------------------------------------- tools/bench_scale.py
+# ---------------------------------------------------------------- tools/scale/plan.py
 def test_sizes() -> None:
-    assert bench_scale.sizes("1,2, 8") == [1, 2, 8]
+    assert plan.sizes("1,2, 8") == [1, 2, 8]
 
 
 @pytest.mark.parametrize("text", ["", "0,1", "2,1", "1,1", "1,x", "-1"])
-def test_sizes_that_make_no_sense(text: str) -> None:
+def test_invalid_sizes(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
-        bench_scale.sizes(text)
+        plan.sizes(text)
 
 
 @pytest.mark.parametrize(
@@ -40,20 +43,20 @@ def test_sizes_that_make_no_sense(text: str) -> None:
     ],
 )
 def test_the_last_compute_is_added_alone(present: int, wanted: int, steps: list[tuple[str, list[str]]]) -> None:
-    assert bench_scale.growth_steps(present, wanted) == steps
+    assert plan.growth_steps(present, wanted) == steps
 
 
-def test_inventory_keeps_the_addresses_of_those_that_are_there() -> None:
+def test_inventory_keeps_the_addresses_of_existing_machines() -> None:
     def machines(count: int) -> list[str]:
-        groups = bench_scale.inventory(PROJECT, bench_scale.computes_up_to(count))["all"]["children"]
-        assert list(groups["compute"]["hosts"]) == bench_scale.computes_up_to(count)
+        groups = plan.inventory(PROJECT, plan.computes_up_to(count))["all"]["children"]
+        assert list(groups["compute"]["hosts"]) == plan.computes_up_to(count)
         return list(groups["lab"]["hosts"])
 
     assert machines(4)[: len(machines(2))] == machines(2) == ["ctl1", "cmp1", "cmp2"]
 
 
 def test_inventory_has_the_groups_and_variables_of_other_labs() -> None:
-    ours = bench_scale.inventory(PROJECT, ["cmp1", "cmp2"])["all"]["children"]
+    ours = plan.inventory(PROJECT, ["cmp1", "cmp2"])["all"]["children"]
     lab = yaml.safe_load((PROJECT / "inventory/lab/hosts.yml").read_text())["all"]["children"]
     scenario = yaml.safe_load((PROJECT / "molecule/multihost/inventory/hosts.yml").read_text())["all"]["children"]
     assert {name: set(group["hosts"]) for name, group in ours.items()} == {
@@ -62,16 +65,16 @@ def test_inventory_has_the_groups_and_variables_of_other_labs() -> None:
     assert set(ours["lab"]["vars"]) == set(lab["lab"]["vars"])
 
 
-def test_memory_that_is_available() -> None:
+def test_available_memory() -> None:
     meminfo = "MemTotal:       24605184 kB\nMemFree:  100 kB\nMemAvailable:   20480000 kB\n"
-    assert bench_scale.memory_available_mib(meminfo) == 20000
+    assert plan.memory_available_mib(meminfo) == 20000
 
 
-def test_shortage_names_what_is_short() -> None:
+def test_shortage_names_the_resource() -> None:
     enough = (10_000, 100_000)
-    assert bench_scale.shortage(*enough, 5000, 50_000) == ""
-    assert bench_scale.shortage(*enough, 9000, 50_000).startswith("10000 MiB of memory")
-    assert bench_scale.shortage(*enough, 5000, 99_000).startswith("100000 MiB of disk")
+    assert plan.shortage(*enough, 5000, 50_000) == ""
+    assert plan.shortage(*enough, 9000, 50_000).startswith("10000 MiB of memory")
+    assert plan.shortage(*enough, 5000, 99_000).startswith("100000 MiB of disk")
 
 
 def test_changed_hosts() -> None:
@@ -81,7 +84,7 @@ def test_changed_hosts() -> None:
             "cmp1": {"changed": 1, "changed_tasks": ["nova : Write"]},
         }
     }
-    assert bench_scale.changed_hosts(record) == {"cmp1": ["nova : Write"]}
+    assert plan.changed_hosts(record) == {"cmp1": ["nova : Write"]}
 
 
 # ---------------------------------------------------------------- plugins/callback/host_times.py
@@ -93,7 +96,7 @@ class Clock:
         return self.now
 
 
-def test_times_are_those_of_a_hosts_own_tasks() -> None:
+def test_times_count_only_tasks_of_the_host() -> None:
     clock = Clock()
     times = host_times.HostTimes(clock)
     times.begin_play("first")
@@ -120,7 +123,7 @@ def test_times_are_those_of_a_hosts_own_tasks() -> None:
 
 
 # ---------------------------------------------------------------- tools/scale/fake_computes.py
-def test_each_simulated_compute_has_a_name_an_identity_and_the_fake_driver() -> None:
+def test_each_simulated_compute_has_its_name_state_and_the_fake_driver() -> None:
     assert fake_computes.compute_names("fake", 9, 11) == ["fake-0009", "fake-0010", "fake-0011"]
     assert fake_computes.configuration("fake-0009", Path("/state")).splitlines() == [
         "[DEFAULT]",
@@ -151,7 +154,7 @@ def test_cpu_time_counts_children_that_ended() -> None:
     assert probe.cpu_ticks(stat) == 124
 
 
-def test_cpu_between_two_looks() -> None:
+def test_cpu_between_two_samples() -> None:
     before = {("a", "1"): 100, ("b", "2"): 50, ("b", "3"): 7}
     after = {("a", "1"): 100 + 2 * probe.TICKS, ("b", "2"): 50, ("b", "4"): probe.TICKS}
     assert probe.cpu_between(before, after) == {"a": 2.0, "b": 1.0}
@@ -210,7 +213,7 @@ def controller(memory: float, connections: int) -> dict[str, Any]:
 
 
 def results() -> dict[str, Any]:
-    plays = {"Prepare the hosts": 60.0, "Deploy the computes": 20.0, "Verify each compute": 5.0, "A new play": 1.0}
+    plays = {"Prepare hosts": 60.0, "Deploy computes": 20.0, "Verify computes": 5.0, "A new play": 1.0}
     host = {"changed": 3, "changed_tasks": [], "plays": plays, "seconds": 86.0}
     still = {"changed": 0, "changed_tasks": [], "plays": plays, "seconds": 10.0}
 
@@ -258,7 +261,11 @@ def results() -> dict[str, Any]:
 
 
 def test_phases_of_all_plays_of_the_deployment_are_known() -> None:
-    plays = [play for path in ("site.yml", "playbooks/verify.yml", "playbooks/lab-create.yml") for play in named(path)]
+    plays = [
+        play
+        for path in ("site.yml", "playbooks/preflight.yml", "playbooks/verify.yml", "playbooks/lab-create.yml")
+        for play in named(path)
+    ]
     assert len(plays) > 10
     assert [play for play in plays if report.phase_of(play) == "other"] == []
 
@@ -269,7 +276,7 @@ def named(path: str) -> list[str]:
 
 
 def test_phases_lose_no_time() -> None:
-    plays = {"Prepare the hosts": 60.0, "Reach the hosts": 1.0, "Check everything now": 2.0, "A new play": 4.0}
+    plays = {"Prepare hosts": 60.0, "Reach hosts": 1.0, "Check services": 2.0, "A new play": 4.0}
     assert report.phases(plays) == {"packages, bridge": 60.0, "preflight": 3.0, "other": 4.0}
 
 
@@ -292,6 +299,20 @@ def test_growth_per_compute() -> None:
     assert found["MiB of the controller, per simulated compute"] == pytest.approx((10.0, 3000.0))
 
 
+def test_aim_of_a_further_compute_is_shown() -> None:
+    row = next(line for line in report.growth_table(results()).splitlines() if report.RUN_PER_COMPUTE in line)
+    assert [cell.strip() for cell in row.strip("|").split("|")][1:] == ["2", "<= 1.0", "29"]
+
+
+def test_results_of_an_earlier_measurement_are_shown(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(results()))
+    command = [sys.executable, "-m", "tools.scale", "--show", str(tmp_path / "results.json")]
+    command += ["--svg", str(tmp_path / "plot.svg")]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert "### Whole runs" in done.stdout
+    ET.parse(tmp_path / "plot.svg")
+
+
 def test_tables() -> None:
     text = report.markdown(results())
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
@@ -299,7 +320,7 @@ def test_tables() -> None:
     assert ["2", "", "100", "33.0", "21.5"] in rows
     hosts = [row for row in rows if row[0] in ("ctl1", "cmp1", "cmp2")]
     assert [row[:2] for row in hosts] == [["ctl1", "cmp1"], ["cmp1", "ctl1"], ["cmp2", ""]]
-    # 60 s of packages, 20 s of the compute's own, 5 s of verify, 1 s of a play that has no column.
+    # 60 s for packages, 20 s for the compute, 5 s for verification, 1 s for a play without a column.
     assert hosts[2] == ["cmp2", "", "", "", "60.0", "", "", "20.0", "", "5.0", "1.0", "86.0"]
     assert ["100", "49/50", "20.0", "60.0", "30", "9.0"] in rows
     assert ["100", "50", "44.0", "", "0.5", "", "", ""] in rows
@@ -313,21 +334,21 @@ def test_tables() -> None:
     [(0, [0, 1]), (7, [0, 2, 4, 6, 8]), (100, [0, 20, 40, 60, 80, 100]), (0.3, [0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3])],
 )
 def test_ticks(highest: float, expected: list[float]) -> None:
-    assert report.ticks(highest) == pytest.approx(expected)
+    assert plot.ticks(highest) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("highest", [0.007, 1, 1.3, 9.9, 10, 55, 101, 2600, 99_999])
 def test_ticks_reach_the_highest_in_few_steps(highest: float) -> None:
-    found = report.ticks(highest)
+    found = plot.ticks(highest)
     assert found[0] == 0 and found[-1] >= highest > found[-2]
     assert 2 <= len(found) <= 7
 
 
-def test_plot_is_well_formed_and_on_its_own_paper() -> None:
-    tree = ET.fromstring(report.svg(results()))
+def test_plot_is_well_formed_and_has_a_background() -> None:
+    tree = ET.fromstring(plot.svg(results()))
     width, height = float(tree.attrib["width"]), float(tree.attrib["height"])
     paper = tree.find(f"{SVG}rect")
-    assert paper is not None and paper.attrib["fill"] == report.PAPER and float(paper.attrib["width"]) == width
+    assert paper is not None and paper.attrib["fill"] == plot.PAPER and float(paper.attrib["width"]) == width
     points = [
         tuple(map(float, pair.split(",")))
         for line in tree.iter(f"{SVG}polyline")
@@ -338,9 +359,9 @@ def test_plot_is_well_formed_and_on_its_own_paper() -> None:
 
 
 def test_plot_of_a_measurement_that_failed_at_once() -> None:
-    ET.fromstring(report.svg({"runs": [], "sizes": [], "remarks": []}))
+    ET.fromstring(plot.svg({"runs": [], "sizes": [], "remarks": []}))
     assert report.markdown({"runs": [], "sizes": [], "remarks": []})
 
 
-def test_committed_plot_is_one_of_ours() -> None:
+def test_committed_plot_is_well_formed() -> None:
     ET.fromstring((PROJECT / "docs" / "operate" / "scale.svg").read_text())
