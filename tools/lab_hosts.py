@@ -1,9 +1,9 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The machines of a lab as an operator's inventory has hosts: without the group lab, with values for its expressions.
+"""Write the machines of a lab as hosts of an operator: without the group lab, with values instead of expressions.
 
-Ansible works out an expression again in each task. In a lab, site.yml sees to the machines first and then remembers
-what the expressions gave; where it does not see to them, the inventory has to have the values.
+Ansible evaluates an expression again in each task. With the group lab, site.yml records the values first; without it,
+the inventory must have them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OTHERS = ("lab_name", "lab_project_directory")
 
 
 def host_variables(*inventories: Path) -> dict[str, dict[str, Any]]:
-    """The variables of each machine of a lab, which is in these inventories."""
+    """Return the variables of each machine of the lab in these inventories."""
     names = [*OTHERS, *yaml.safe_load(VARIABLES.read_text())]
     message = "{{ {" + ", ".join(f"'{name}': {name}" for name in names) + "} | to_json }}"
     sources = [argument for path in inventories for argument in ("-i", str(path))]
@@ -43,5 +43,5 @@ def host_variables(*inventories: Path) -> dict[str, dict[str, Any]]:
 
 
 def site_inventory(groups: dict[str, Any], *inventories: Path) -> str:
-    """An inventory with these groups of a lab's machines, as YAML."""
+    """Return an inventory with these groups of lab machines, as YAML."""
     return yaml.safe_dump({"all": {"hosts": host_variables(*inventories), "children": groups}}, sort_keys=False)

@@ -1,9 +1,9 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Compare site.yml with the same cloud put up by hand, and with itself run again: docs/internals/performance.md.
+"""Compare site.yml with a deployment by hand, and with further runs of site.yml: docs/internals/performance.md.
 
-Exit code: 1 when a run failed, a run with nothing to do changed something, or a unit restarted without a reason; 2 for
-options that do not fit together; else 0.
+Exit code: 1 if a run failed, a run with nothing to do changed something, or a unit restarted without a reason; 2 for
+invalid options; otherwise 0.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ from tools.bench.lab import (
     wait_for_quiet,
 )
 
-# What (d) and (e) change: the variable, and the file that it ends up in.
+# What (d) and (e) change: the variable, and the file it ends up in.
 CHANGED = {
     "d": ("nova_api_conf_overrides", "/etc/nova/nova-api.conf"),
     "e": ("nova_conf_overrides", "/etc/nova/nova.conf"),
 }
-# The option, in both: no guest or client notices the value.
+# The option in both. No guest or client notices its value.
 OPTION = ("api", "max_limit")
 OPTION_DEFAULT = 1000
 
 
 class UsageError(Exception):
-    """Options that do not fit together."""
+    """Invalid options."""
 
 
 # ------------------------------------------------------------------ what to do
 def parts_of(only: str, inventory: str) -> str:
-    """The measurements to make, as letters in their order."""
+    """Return the measurements to make, as letters in order."""
     asked = [part for part in re.split(r"[\s,]+", only.lower()) if part]
     unknown = [part for part in asked if part not in figures.MEANING]
     if unknown:
@@ -62,33 +62,33 @@ def parts_of(only: str, inventory: str) -> str:
     parts = "".join(letter for letter in figures.MEANING if letter in (asked or ("cde" if inventory else "abcde")))
     if inventory and set("ab") & set(parts):
         raise UsageError(
-            f"INVENTORY={inventory} is a cloud that exists, on which only c, d and e can be measured: a and b begin "
-            "on bare machines, which the benchmark makes itself. Leave INVENTORY out, or say ONLY=c,d,e."
+            f"INVENTORY={inventory} is an existing cloud, on which only c, d and e can be measured: a and b begin "
+            "on bare machines, which the benchmark creates. Leave INVENTORY out, or write ONLY=c,d,e."
         )
     if "a" in parts and "b" not in parts and set("cde") & set(parts):
         raise UsageError(
-            "c, d and e are measured on the cloud that b has made: add b, or leave a out for a cloud that exists."
+            "c, d and e are measured on the cloud that b deploys: add b, or leave a out for an existing cloud."
         )
     return parts
 
 
 def order(number: int, sides: Sequence[str]) -> list[str]:
-    """The sides in the order of this round, counted from 1: each is first in one round and second in the next."""
+    """Return the sides in the order of a round, counted from 1. The order alternates."""
     return list(sides) if number % 2 else list(reversed(sides))
 
 
 def changed_option(variable: str, overrides: Any) -> dict[str, Any]:
-    """The value of a variable with overrides as it is, with another value for one option."""
+    """Return the value of a variable with overrides, with one option changed."""
     section, option = OPTION
     wanted = copy.deepcopy(overrides) if overrides else {}
     if not isinstance(wanted, dict) or not isinstance(wanted.setdefault(section, {}), dict):
-        raise BenchError(f"{variable} is no mapping of mappings, so that [{section}] {option} cannot be added to it.")
+        raise BenchError(f"{variable} is not a mapping of mappings, so [{section}] {option} cannot be added to it.")
     wanted[section][option] = int(wanted[section].get(option, OPTION_DEFAULT)) + 1
     return wanted
 
 
 def units_reading(path: str, services: Sequence[Mapping[str, Any]]) -> set[str]:
-    """The units of which the services' maps say that they read a file."""
+    """Return the units that read a file, according to the service maps."""
     return {
         unit["name"]
         for service in services
@@ -98,12 +98,12 @@ def units_reading(path: str, services: Sequence[Mapping[str, Any]]) -> set[str]:
 
 
 def units_of_computes(services: Sequence[Mapping[str, Any]]) -> set[str]:
-    """The units that a host has because it is a compute, and not because it is a controller."""
+    """Return the units that only computes have."""
     return {unit["name"] for service in services if service["groups"] == ["compute"] for unit in service["units"]}
 
 
 def service_maps() -> list[dict[str, Any]]:
-    """The maps of all roles, as far as they are data and no templates."""
+    """Return the service maps of all roles whose units are no template."""
     found = []
     for file in sorted(PROJECT.glob("roles/*/vars/main.yml")):
         for name, value in yaml.safe_load(file.read_text()).items():
@@ -113,6 +113,7 @@ def service_maps() -> list[dict[str, Any]]:
 
 
 def baseline_packages(script: str) -> list[str]:
+    """Return the packages of the deployment by hand."""
     match = re.search(r'^packages="(.*?)"', script, re.MULTILINE | re.DOTALL)
     assert match
     return match[1].split()
@@ -120,7 +121,7 @@ def baseline_packages(script: str) -> list[str]:
 
 # ------------------------------------------------------------------ measuring
 class Bench:
-    """One call of the benchmark: its rounds, and what was wrong."""
+    """The rounds and problems of one call of the benchmark."""
 
     def __init__(self, parts: str, rounds: int, keep: bool) -> None:
         self.parts, self.count, self.keep = parts, rounds, keep
@@ -152,7 +153,7 @@ class Bench:
     # -------------------------------------------------------------- from bare machines
     def from_bare(self) -> None:
         sides = [side for side in ("a", "b") if side in self.parts]
-        self.say("preparing: the base image, the packages of both deployments, the guest's image")
+        self.say("preparing the base image, the packages of both deployments and the test image")
         with machine("bench-prepare", self.logs, self.keep) as made:
             self.prepare(made)
         for number in range(1, self.count + 1):
@@ -190,17 +191,17 @@ class Bench:
                 self.again(cloud)
             finally:
                 if set(CHANGED) & set(self.parts):
-                    self.say("  putting the options back")
+                    self.say("  restoring the options")
                     cloud.site(self.log("back"))
 
     def again(self, cloud: Cloud) -> None:
-        """c, d and e, as far as they are asked for."""
+        """Measure c, d and e, if wanted."""
         if "c" in self.parts:
             self.nothing_to_do(cloud)
         changed: dict[str, Any] = {}
         for letter in CHANGED:
             if letter in self.parts:
-                # What an earlier one has changed stays, so that each run meets one change.
+                # An earlier change stays, so that each run has one change.
                 changed |= self.one_option(cloud, letter, changed)
 
     def measured(self, cloud: Cloud, letter: str, *arguments: str) -> dict[str, Any]:
@@ -230,7 +231,7 @@ class Bench:
         self.say(f"    {memory['kib'] / 2**20:6.2f} GiB of memory, {plane}{kept}")
 
     def one_option(self, cloud: Cloud, letter: str, before: Mapping[str, Any]) -> dict[str, Any]:
-        """Measure a run with one changed option. Returns the changed variable."""
+        """Measure a run with one changed option. Return the changed variable."""
         variable, path = CHANGED[letter]
         controller = next(iter(cloud.hosts("controller")), "")
         wanted = {variable: changed_option(variable, cloud.variables(controller).get(variable))}
@@ -276,7 +277,7 @@ class Bench:
 
 
 def stop(number: int, _frame: Any) -> None:
-    """End as for an interrupt from the keyboard, so that the machines are removed."""
+    """End like on control-C, so that the machines are removed."""
     raise KeyboardInterrupt(number)
 
 
@@ -284,10 +285,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="some of a, b, c, d, e")
-    parser.add_argument("--inventory", default="", help="a cloud that exists, for c, d and e")
+    parser.add_argument("--inventory", default="", help="an existing cloud, for c, d and e")
     parser.add_argument("--args", default="", help="further arguments for ansible-playbook on that cloud")
-    parser.add_argument("--rows", type=int, default=25, help="how many tasks a profile shows")
-    parser.add_argument("--keep", action="store_true", help="leave the machine of a run that failed")
+    parser.add_argument("--rows", type=int, default=25, help="number of tasks in a profile")
+    parser.add_argument("--keep", action="store_true", help="leave the machine of a failed run")
     arguments = parser.parse_args()
     try:
         parts = parts_of(arguments.only, arguments.inventory)
@@ -309,7 +310,7 @@ def main() -> int:
         except BenchError as error:
             bench.problem(str(error))
         except KeyboardInterrupt:
-            bench.problem("interrupted; the benchmark's machines are removed")
+            bench.problem("interrupted; the machines of the benchmark are removed")
         print(f"\n{bench.report(arguments.rows)}\n\n{bench.write().relative_to(PROJECT)}")
     return 1 if bench.problems else 0
 

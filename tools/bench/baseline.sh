@@ -2,19 +2,19 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# What `make bench` compares site.yml with: the same cloud put up by hand, in the fewest commands that lead from a bare
-# Debian 13 host to a guest that answers ping. Written to be fast: no checks, no second run, no waiting that the next
-# command does not need; one password for everything and no secret kept. For hosts that are thrown away.
+# Deploys the same cloud by hand, for `make bench` to compare with site.yml: the fewest commands from a bare Debian 13
+# host to a guest that answers ping. Written to be fast: no checks, no second run, no needless waiting, one password for
+# everything. For disposable hosts only.
 #
-#   baseline.sh IMAGE      as root on the host; IMAGE is the test guest's, in qcow2
+#   baseline.sh IMAGE      as root on the host; IMAGE is the test image, in qcow2
 #
-# Prints "### SECONDS STAGE" where each stage begins, in seconds since the script did.
+# Prints "### SECONDS STAGE" at the start of each stage, in seconds since the start of the script.
 set -euo pipefail
 image=$1
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 begin=$EPOCHREALTIME
 stage() { awk -v now="$EPOCHREALTIME" -v begin="$begin" -v name="$*" 'BEGIN { printf "### %.2f %s\n", now - begin, name }'; }
-# Sections and options from standard input into a file that its package brought.
+# Merge sections and options from standard input into a file of a package.
 configure() { crudini --merge "$1"; }
 as() { su -s /bin/sh -c "$2" "$1"; }
 
@@ -26,7 +26,7 @@ packages="
  bridge-utils nftables python3-openstackclient python3-openstacksdk
 "
 
-# Which address, and what this host can do. A container sees of the kernel's modules only those that are loaded.
+# Addresses and capabilities of this host. In a container, only loaded kernel modules are visible.
 read -r _ _ gateway _ interface _ address _ < <(ip -o route get 203.0.113.1)
 prefix=$(ip -o -4 address show dev "$interface" | awk '{ sub(".*/", "", $4); print $4 }')
 datapath=netdev
@@ -35,7 +35,7 @@ hypervisor=qemu cpu_mode=none
 [ ! -w /dev/kvm ] || hypervisor=kvm cpu_mode=host-model
 
 stage packages
-# Daemons without a configuration would start and fail over and over while dpkg works.
+# Without this, daemons without configuration would start and fail repeatedly during the installation.
 printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
 chmod +x /usr/sbin/policy-rc.d
 echo force-unsafe-io >/etc/dpkg/dpkg.cfg.d/baseline
@@ -218,7 +218,7 @@ auth_unix_rw = "none"
 END
 mkdir -p /etc/systemd/system/libvirtd.socket.d
 printf '[Socket]\nSocketMode=0660\nSocketGroup=libvirt\n' >/etc/systemd/system/libvirtd.socket.d/baseline.conf
-# With cgroup v1 a lab machine's controllers are read-only.
+# With cgroup v1, controllers are read-only in a lab machine.
 [ -e /sys/fs/cgroup/cgroup.controllers ] || echo 'cgroup_controllers = []' >>/etc/libvirt/qemu.conf
 systemctl daemon-reload
 

@@ -1,10 +1,10 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Say when the first guest of this host answers ping. Runs on the host, from before there is any cloud on it.
+"""Report when the first guest of this host answers ping. Starts on the bare host, before there is a cloud.
 
-Takes the guest's address from OVN's northbound database as soon as Neutron has written it there, and pings it five
-times a second. Prints that it watches, and at the end the address and the moments at which it was known and at which it
-answered, on the clock that all containers of a computer share with it (CLOCK_MONOTONIC).
+Takes the address of the guest from the OVN northbound database as soon as Neutron has written it, and pings it five
+times a second. Prints that it watches, and at the end the address and when it was known and answered, on the clock that
+all machines on a computer share (CLOCK_MONOTONIC).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PING_SECONDS = "0.2"
 
 
 def guest_address(text: str) -> str:
-    """The address of the first port that is a guest's, in what ovn-nbctl lists; "" while there is none."""
+    """Return the address of the first guest port in the output of ovn-nbctl; "" if there is none."""
     for (external_ids,) in json.loads(text)["data"] if text.strip() else []:
         about = dict(external_ids[1])
         if about.get("neutron:device_owner", "").startswith("compute:") and about.get("neutron:cidrs"):
@@ -33,7 +33,7 @@ def guest_address(text: str) -> str:
 def wait_for_address(deadline: float) -> str:
     while time.monotonic() < deadline:
         if DATABASE.exists():
-            # It fails while the database starts: then there is no guest either.
+            # Fails while the database starts; then there is no guest either.
             listed = subprocess.run(QUERY, capture_output=True, text=True, check=False)
             address = guest_address(listed.stdout) if listed.returncode == 0 else ""
             if address:

@@ -1,8 +1,8 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the benchmark wants to know about a host, as JSON: host_state.py units, or host_state.py memory SECONDS.
+"""Print the state of a host as JSON: host_state.py units, or host_state.py memory SECONDS.
 
-Runs on the host with its own Python and changes nothing there.
+Runs on the host with the Python of the host, and changes nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-# Of a login, not of the cloud: they come and go with the connection that asks.
+# Units of logins, which come and go with the connection of the benchmark.
 OF_LOGINS = re.compile(r"user@|user-runtime-dir@|session-")
 GUEST = "qemu-system"
 STEADY_SAMPLES = 3
@@ -27,7 +27,7 @@ SAMPLE_SECONDS = 5.0
 
 # ------------------------------------------------------------------ units
 def parse_units(text: str) -> dict[str, str]:
-    """Unit and identifier of its present run, of what runs, from what systemctl show prints of all units."""
+    """Return the running units with the identifiers of their runs, from the output of systemctl show."""
     found = {}
     for block in text.split("\n\n"):
         unit = dict(line.partition("=")[::2] for line in block.splitlines())
@@ -48,23 +48,23 @@ def units() -> dict[str, Any]:
 
 # ------------------------------------------------------------------ memory
 def kibibytes(rollup: str) -> int:
-    """A process's share of the memory (PSS), also of what was swapped out, from its smaps_rollup."""
+    """Return the share of memory of a process (PSS), swapped-out memory included, from its smaps_rollup."""
     return sum(int(size) for size in re.findall(r"^(?:Swap)?Pss:\s+(\d+) kB$", rollup, re.MULTILINE))
 
 
 def unit_of(cgroup: str) -> str:
-    """The systemd unit of a process, from its /proc/PID/cgroup."""
+    """Return the systemd unit of a process, from its /proc/PID/cgroup."""
     path = next((line.split(":", 2)[2] for line in cgroup.splitlines() if re.match(r"0::|\d+:name=systemd:", line)), "")
     names = [part for part in path.split("/") if re.search(r"\.(service|socket|scope)$", part)]
     return names[-1] if names else "others"
 
 
 def asking(stat_of: Callable[[int], str], pid: int) -> set[int]:
-    """The processes that are there because somebody asks: this one and those above it, up to the ssh server's."""
+    """Return this process and its parents up to that of the ssh server, which only exist because of this query."""
     found: set[int] = set()
     while pid > 1:
         parent = int(stat_of(pid).rpartition(")")[2].split()[1])
-        # What init started was there before, but for this process itself.
+        # A child of init was there before, unless it is this process.
         if parent <= 1 and found:
             break
         found.add(pid)
@@ -73,7 +73,7 @@ def asking(stat_of: Callable[[int], str], pid: int) -> set[int]:
 
 
 def take(left_out: set[int]) -> dict[str, dict[str, int]]:
-    """KiB of memory by unit: of the cloud, and of its guests."""
+    """Return the KiB of memory by unit, of the cloud and of its guests."""
     cloud: dict[str, int] = {}
     guests: dict[str, int] = {}
     for process in Path("/proc").glob("[0-9]*"):
@@ -84,20 +84,20 @@ def take(left_out: set[int]) -> dict[str, dict[str, int]]:
             name = (process / "comm").read_text().strip()
             unit = unit_of((process / "cgroup").read_text())
         except OSError:
-            continue  # it ended, or is a thread of the kernel's and has no memory of its own
+            continue  # It ended, or is a kernel thread without memory.
         kind = guests if name.startswith(GUEST) else cloud
         kind[unit] = kind.get(unit, 0) + size
     return {"cloud": cloud, "guests": guests}
 
 
 def steady(totals: Iterable[int]) -> bool:
-    """Whether the last samples are as good as equal."""
+    """Return whether the last samples are nearly equal."""
     last = list(totals)[-STEADY_SAMPLES:]
     return len(last) == STEADY_SAMPLES and max(last) - min(last) <= STEADY_SHARE * max(last)
 
 
 def memory(limit: float) -> dict[str, Any]:
-    """The memory once it no longer changes, or after the limit."""
+    """Return the memory once it is steady, or after the limit."""
     begin = time.monotonic()
     left_out = asking(lambda pid: Path("/proc", str(pid), "stat").read_text(), os.getpid())
     totals: list[int] = []

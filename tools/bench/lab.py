@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark's machines and clouds, and what runs on them."""
+"""Machines and clouds of the benchmark, and commands on them."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ TOOL = Path("tools/bench")
 OUTPUT = PROJECT / ".cache" / "bench"
 MACHINE = "nova1"
 LABS = Path("/var/lib/kilonova/lab")
-# For the guest to answer, from the moment at which a bare machine is there.
+# Seconds until the guest answers, from a bare machine.
 GUEST_LIMIT = 3600
-# For the answer, when all commands are done.
+# Seconds until the guest answers, after all commands.
 LAST_WAIT = 300
 QUIET_SHARE = 0.25
 QUIET_LIMIT = 60
 MEMORY_LIMIT = 180
 LOG_LINES = 40
 
-# For what makes and removes the machine.
+# For the playbooks that create and remove the machine.
 LAB = """\
 # Written by tools/bench.
 all:
@@ -48,17 +48,18 @@ all:
 
 
 class BenchError(Exception):
-    """A measurement that cannot be made; the text says why."""
+    """A measurement that failed, with the reason."""
 
 
 def tail(log: Path) -> str:
+    """Return the end of a log as text for a message."""
     lines = log.read_text(errors="replace").splitlines()
     return "\n".join([f"The last lines of {log}:", *lines[-LOG_LINES:]])
 
 
 # ------------------------------------------------------------------ Ansible
 def environment(**more: str) -> dict[str, str]:
-    """Ansible's surroundings: this project's settings, and output that is the same everywhere."""
+    """Return the environment for Ansible: settings of this project, and output without colours."""
     plain = {name: value for name, value in os.environ.items() if name not in ("ANSIBLE_FORCE_COLOR", "FORCE_COLOR")}
     return plain | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"} | more
 
@@ -80,7 +81,7 @@ def start_playbook(log: Path, arguments: Sequence[str], **more: str) -> subproce
 
 
 def playbook(log: Path, *arguments: str) -> None:
-    """A playbook that is not measured."""
+    """Run a playbook without measuring it."""
     with ended(start_playbook(log, arguments)) as process:
         if process.wait():
             raise BenchError(f"ansible-playbook {shlex.join(arguments)} failed. {tail(log)}")
@@ -88,7 +89,7 @@ def playbook(log: Path, *arguments: str) -> None:
 
 @contextmanager
 def ended(process: subprocess.Popen[Any]) -> Iterator[subprocess.Popen[Any]]:
-    """The process does not outlive what is done with it."""
+    """End a process on leaving the context."""
     try:
         yield process
     finally:
@@ -98,14 +99,14 @@ def ended(process: subprocess.Popen[Any]) -> Iterator[subprocess.Popen[Any]]:
 
 
 class Cloud:
-    """Hosts with an inventory, on which site.yml is run and measured."""
+    """Hosts of an inventory, on which site.yml is measured."""
 
     def __init__(self, inventory: Sequence[str], arguments: Sequence[str] = ()) -> None:
         self.inventory = [part for path in inventory for part in ("-i", path)]
         self.arguments = list(arguments)
 
     def site(self, log: Path, *arguments: str, watch: Watch | None = None) -> dict[str, Any]:
-        """Run site.yml. It is measured to its end, or to the moment at which the guest answers."""
+        """Measure site.yml, to its end or until the guest answers."""
         times = log.with_suffix(".tasks.json")
         begin = time.monotonic()
         process = start_playbook(
@@ -144,7 +145,7 @@ class Cloud:
         return dict(json.loads(done.stdout))
 
     def state(self, pattern: str, *arguments: str) -> dict[str, dict[str, Any]]:
-        """What host_state.py says on each of the hosts."""
+        """Return the result of host_state.py on each host."""
         script = f"{TOOL}/host_state.py {shlex.join(arguments)} executable=/usr/bin/python3"
         done = subprocess.run(
             ansible("adhoc", *self.inventory, pattern, "-m", "ansible.builtin.script", "-a", script),
@@ -167,16 +168,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 # ------------------------------------------------------------------ a machine
 class Watch:
-    """A watcher on a machine, which says when the guest answers ping."""
+    """A process on a machine that waits until the guest answers ping."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
 
     def answered(self) -> float:
+        """Return when the guest answered. Raise BenchError if it did not."""
         try:
             said, _ = self.process.communicate(timeout=LAST_WAIT)
         except subprocess.TimeoutExpired:
-            raise BenchError(f"The guest did not answer ping within {LAST_WAIT} s after all was done.") from None
+            raise BenchError(f"The guest did not answer ping within {LAST_WAIT} s after the deployment.") from None
         result = json.loads(said) if said.strip() else {}
         if not result.get("answered"):
             raise BenchError(f"The guest did not answer ping: {said.strip() or 'the watcher ended'}")
@@ -184,7 +186,7 @@ class Watch:
 
 
 class Machine:
-    """A lab machine of the benchmark's, bare when it comes."""
+    """A bare lab machine."""
 
     def __init__(self, name: str, logs: Path) -> None:
         self.logs, self.name = logs, name
@@ -194,13 +196,13 @@ class Machine:
         self.ssh_config = LABS / self.identifier / "machines" / MACHINE / "ssh_config"
 
     def write_inventory(self) -> None:
-        # With an earlier machine's secrets, if there was one.
+        # Removes secrets of an earlier machine as well.
         shutil.rmtree(self.directory, ignore_errors=True)
         (self.directory / "group_vars").mkdir(parents=True)
         words = {"name": self.name, "project": json.dumps(str(PROJECT)), "machine": MACHINE}
         self.lab_file.write_text(LAB.format(**words))
         (self.directory / "group_vars" / "lab.yml").symlink_to(PROJECT / "inventory/lab/group_vars/lab.yml")
-        # For the cloud, as an operator's inventory has hosts: site.yml does not look after machines.
+        # Without the group lab, so that site.yml does not look after machines.
         groups: dict[str, Any] = {group: {"hosts": {MACHINE: {}}} for group in ("controller", "compute")}
         self.hosts_file.write_text(site_inventory(groups, self.lab_file))
 
@@ -210,7 +212,7 @@ class Machine:
 
     def create(self) -> None:
         self.write_inventory()
-        # What a killed run left.
+        # Remove what a killed run left.
         self.lab_playbook("destroy")
         self.lab_playbook("lab-create")
 
@@ -231,7 +233,7 @@ class Machine:
 
     @contextmanager
     def watch(self) -> Iterator[Watch]:
-        """Watch for the guest. Begins when the watcher is at work."""
+        """Watch for the guest. Returns once the watcher is running."""
         with (PROJECT / TOOL / "guest_watch.py").open() as program:
             process = subprocess.Popen(
                 self.ssh("python3", "-", str(GUEST_LIMIT)), stdin=program, stdout=subprocess.PIPE, text=True
@@ -243,7 +245,7 @@ class Machine:
             yield Watch(process)
 
     def by_hand(self, log: Path, image: Path) -> dict[str, Any]:
-        """Deploy with the shell script, measured until the guest answers."""
+        """Measure the deployment with the shell script, until the guest answers."""
         script = "/root/baseline.sh"
         self.put(image, "/root/guest.qcow2")
         self.put(PROJECT / TOOL / "baseline.sh", script)
@@ -266,7 +268,7 @@ class Machine:
 
 @contextmanager
 def machine(name: str, logs: Path, keep: bool) -> Iterator[Machine]:
-    """A bare, booted machine, removed afterwards."""
+    """Create a bare machine, and remove it afterwards."""
     made = Machine(name, logs)
     try:
         made.create()
@@ -285,13 +287,13 @@ def machine(name: str, logs: Path, keep: bool) -> Iterator[Machine]:
 
 # ------------------------------------------------------------------ the computer
 def cpu_times(text: str) -> tuple[int, int]:
-    """Idle and all processor time in ticks, from /proc/stat."""
+    """Return idle and total processor time in ticks, from /proc/stat."""
     numbers = [int(word) for word in text.partition("\n")[0].split()[1:9]]
     return numbers[3] + numbers[4], sum(numbers)
 
 
 def wait_for_quiet() -> float:
-    """Write out what is in memory and wait until the processors have little to do. Returns the share that they had."""
+    """Flush buffers and wait until the processors are mostly idle. Return how busy they were."""
     os.sync()
     deadline = time.monotonic() + QUIET_LIMIT
     while True:

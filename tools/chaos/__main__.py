@@ -4,7 +4,7 @@
 
 The moments follow from the seed and the tasks of site.yml: one at random in each of as many equal parts of the
 deployment as there are kills. One machine takes several kills (a life): it is killed, resumed, killed further on, then
-deployed to the end, deployed again without a change, and checked.
+deployed to the end, deployed again without a change, and checked. See docs/operate/interruption.md.
 
 Uses a lab named chaos, or with --inventory another lab, and no other hosts.
 """

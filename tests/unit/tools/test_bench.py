@@ -1,5 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
+"""Test tools/bench and tools/lab_hosts."""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ def run_of(*tasks: tuple[str, float, float], begin: float = 100.0, end: float = 
         ("a", "", "a"),
     ],
 )
-def test_what_is_measured(only: str, inventory: str, parts: str) -> None:
+def test_measurements_to_make(only: str, inventory: str, parts: str) -> None:
     assert bench.parts_of(only, inventory) == parts
 
 
@@ -52,12 +53,12 @@ def test_what_is_measured(only: str, inventory: str, parts: str) -> None:
     ("only", "inventory", "message"),
     [("f", "", "no f"), ("a,c", "", "add b"), ("b", "inventory/mysite", "Leave INVENTORY out")],
 )
-def test_options_that_do_not_fit_together(only: str, inventory: str, message: str) -> None:
+def test_invalid_options(only: str, inventory: str, message: str) -> None:
     with pytest.raises(bench.UsageError, match=message):
         bench.parts_of(only, inventory)
 
 
-def test_wrong_options_are_the_callers_fault() -> None:
+def test_exit_code_of_invalid_options() -> None:
     command = [sys.executable, "-m", "tools.bench", "--only", "a,d"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "add b" in done.stderr
@@ -67,7 +68,7 @@ def test_order_alternates() -> None:
     assert [bench.order(number, ["a", "b"]) for number in (1, 2, 3)] == [["a", "b"], ["b", "a"], ["a", "b"]]
 
 
-def test_the_changed_option_leaves_the_others() -> None:
+def test_changing_an_option_leaves_the_others() -> None:
     overrides: dict[str, Any] = {"DEFAULT": {"debug": True}, "api": {"max_limit": 50, "x": 1}}
     assert bench.changed_option("some_overrides", overrides) == {
         "DEFAULT": {"debug": True},
@@ -78,30 +79,30 @@ def test_the_changed_option_leaves_the_others() -> None:
 
 
 def test_overrides_that_cannot_be_added_to() -> None:
-    with pytest.raises(lab.BenchError, match="some_overrides is no mapping"):
+    with pytest.raises(lab.BenchError, match="some_overrides is not a mapping"):
         bench.changed_option("some_overrides", "{{ somewhere_else }}")
 
 
-def test_units_that_read_what_is_changed() -> None:
+def test_units_that_read_the_changed_files() -> None:
     readers = {letter: bench.units_reading(path, bench.service_maps()) for letter, (_, path) in bench.CHANGED.items()}
     assert readers["d"] == {"nova-api.service", "nova-api-metadata.service"}
     assert {"nova-api.service", "nova-compute.service", "nova-novncproxy.service"} <= readers["e"]
     assert all(unit.startswith("nova-") for unit in readers["e"])
 
 
-def test_a_directory_that_is_read_holds_its_files_only() -> None:
+def test_reading_a_directory_means_reading_its_files() -> None:
     service = {"units": [{"name": "x.service", "reads": ["/etc/x"]}, {"name": "y.service"}]}
     assert bench.units_reading("/etc/x/x.conf", [service]) == {"x.service"}
     assert bench.units_reading("/etc/xy", [service]) == set()
 
 
-def test_a_computes_own_units_are_not_the_control_plane() -> None:
+def test_units_of_computes_are_not_the_control_plane() -> None:
     found = bench.units_of_computes(bench.service_maps())
     assert {"libvirtd.service", "nova-compute.service", "neutron-ovn-metadata-agent.service"} <= found
     assert not {"nova-api.service", "ovs-vswitchd.service", "mariadb.service"} & found
 
 
-def test_report_of_a_benchmark_that_came_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report_of_a_failed_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "OUTPUT", tmp_path)
     call = bench.Bench("abcd", 3, keep=False)
     call.problem("no machine")
@@ -122,7 +123,7 @@ def test_packages_of_both_deployments_differ_where_documented() -> None:
     services = [value for one in maps for name, value in one.items() if name.endswith("_service")]
     site = {name for service in services if isinstance(service["packages"], list) for name in service["packages"]}
     by_hand = set(bench.baseline_packages(BASELINE))
-    # docs/internals/performance.md names them.
+    # Named in docs/internals/performance.md.
     assert site - by_hand == {
         "e2fsprogs",
         "ethtool",
@@ -160,7 +161,7 @@ def test_stage_table_has_medians() -> None:
 
 
 # ------------------------------------------------------------------ the inventory
-def test_machines_are_known_to_the_lab_and_to_the_cloud_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lab_and_cloud_have_the_same_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lab, "OUTPUT", tmp_path)
     machine = lab.Machine("bench-x", tmp_path)
     machine.write_inventory()
@@ -168,7 +169,7 @@ def test_machines_are_known_to_the_lab_and_to_the_cloud_alike(tmp_path: Path, mo
     assert set(content["children"]) == {"controller", "compute"}
     assert all(set(group["hosts"]) == {lab.MACHINE} for group in content["children"].values())
     host = content["hosts"][lab.MACHINE]
-    # Everything that the lab's group has, with nothing left to be worked out in each task.
+    # All variables of the group lab, evaluated.
     assert set(host) == {"lab_name", "lab_project_directory", *yaml.safe_load(lab_hosts.VARIABLES.read_text())}
     assert not [value for value in host.values() if "{{" in str(value)]
     assert host["lab_id"] == machine.identifier
@@ -176,7 +177,7 @@ def test_machines_are_known_to_the_lab_and_to_the_cloud_alike(tmp_path: Path, mo
     assert f"/{machine.identifier}/machines/{lab.MACHINE}/known_hosts" in host["ansible_ssh_common_args"]
 
 
-def test_an_earlier_machines_secrets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_of_an_earlier_machine_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lab, "OUTPUT", tmp_path)
     machine = lab.Machine("bench-x", tmp_path)
     secrets = machine.directory / "group_vars" / "all" / "secrets.yml"
@@ -204,7 +205,7 @@ PLAYBOOK = """
 """
 
 
-def test_a_run_says_what_its_tasks_took_and_changed(tmp_path: Path) -> None:
+def test_a_run_records_times_and_changes_of_its_tasks(tmp_path: Path) -> None:
     inventory = "all:\n  hosts:\n    one: {ansible_connection: local}\n    two: {ansible_connection: local}\n"
     (tmp_path / "hosts.yml").write_text(inventory)
     (tmp_path / "site.yml").write_text(PLAYBOOK)
@@ -246,7 +247,7 @@ ROUNDS: list[dict[str, Any]] = [
 ]
 
 
-def test_ratios_are_those_of_each_round() -> None:
+def test_ratios_compare_within_a_round() -> None:
     found = figures.ratios(ROUNDS)
     assert found["b/a"] == {"min": 1.0, "median": 1.5, "max": 2.0}
     assert found["c/b"] == pytest.approx({"min": 0.05, "median": 0.08, "max": 0.1})
@@ -254,13 +255,13 @@ def test_ratios_are_those_of_each_round() -> None:
     assert figures.ratios(ROUNDS[:2])["d/c"] is None
 
 
-def test_table_shows_what_was_measured() -> None:
+def test_table_shows_the_measurements() -> None:
     lines = figures.table(ROUNDS).splitlines()
     assert lines[1].split()[:4] == ["a,", "s", "200.0", "220.0"]
     names = ["a,", "b,", "b", "c,", "d,", "b/a", "c/b", "d/c", "memory,GiB", "all,"]
     assert [line.split()[0] for line in lines[1:]] == names
     assert lines[3].split()[:6] == ["b", "end,", "s", "310.0", "360.0", "500.0"]
-    assert lines[4].split()[2:7] == ["20.0", "22.0", "30.0", "<=", "20.0"]
+    assert lines[4].split()[2:7] == ["20.0", "22.0", "30.0", "<=", "12.0"]
     assert lines[-2].split()[:6] == ["memory,GiB", "1.00", "1.00", "1.00", "<=", "2.50"]
     assert lines[-1].split()[:5] == ["all,", "GiB", "2.00", "2.00", "2.00"]
     assert len(figures.table([{"c": {"seconds": 1.0}}]).splitlines()) == 2
@@ -271,18 +272,18 @@ def test_profile_ends_where_the_measurement_does() -> None:
     assert figures.profile(run) == {figures.STARTING: (1.0, 1), "x": (7.0, 2), "y": (2.0, 1)}
 
 
-def test_profile_has_the_end_that_is_no_tasks() -> None:
+def test_profile_has_the_time_after_the_last_task() -> None:
     assert figures.profile(run_of(("x", 101.0, 4.0)))[figures.ENDING] == (5.0, 1)
     assert figures.profile(run_of()) == {figures.STARTING: (10.0, 1)}
 
 
-def test_middle_profile_counts_a_missing_task_as_nothing() -> None:
+def test_middle_profile_counts_a_missing_task_as_zero() -> None:
     runs = [run_of(("x", 100.0, 2.0), ("y", 102.0, 8.0)), run_of(("x", 100.0, 10.0)), run_of(("x", 100.0, 10.0))]
     assert figures.middle_profile(runs)[0] == ("x", 10.0, 1)
     assert dict((name, seconds) for name, seconds, _ in figures.middle_profile(runs))["y"] == 0.0
 
 
-def test_profile_table_sums_up_what_it_leaves_out() -> None:
+def test_profile_table_sums_the_omitted_tasks() -> None:
     entries = [("b", 6.0, 1), ("c", 2.0, 2), ("a", 1.0, 1), ("d", 1.0, 1)]
     assert figures.profile_table(entries, rows=2).splitlines() == [
         "     6.0 s  60.0%  b",
@@ -301,7 +302,7 @@ def test_restarted_units() -> None:
 
 
 # ------------------------------------------------------------------ on the host
-def test_the_guests_address_is_taken_from_its_port() -> None:
+def test_the_address_of_the_guest_comes_from_its_port() -> None:
     def port(owner: str, cidrs: str) -> list[Any]:
         return [["map", [["neutron:cidrs", cidrs], ["neutron:device_owner", owner]]]]
 
@@ -312,7 +313,7 @@ def test_the_guests_address_is_taken_from_its_port() -> None:
     assert guest_watch.guest_address("") == ""
 
 
-def test_units_that_run() -> None:
+def test_running_units() -> None:
     text = (
         "Id=a.service\nActiveState=active\nInvocationID=11\n\nId=b.service\nActiveState=inactive\nInvocationID=22\n\n"
         "Id=user@0.service\nActiveState=active\nInvocationID=33\n\nId=c.socket\nInvocationID=44\nActiveState=active\n"
@@ -338,8 +339,8 @@ def test_unit_of_a_process(cgroup: str, unit: str) -> None:
     assert host_state.unit_of(cgroup) == unit
 
 
-def test_who_asks_does_not_count() -> None:
-    # systemd, the ssh server, its process for the connection, and what that runs
+def test_processes_of_the_query_do_not_count() -> None:
+    # systemd, the ssh server, its process for the connection, and its command
     parents = {50: 40, 40: 30, 30: 20, 20: 1}
     assert host_state.asking(lambda pid: f"{pid} (a) name) S {parents[pid]} 1", 50) == {50, 40, 30}
     assert host_state.asking(lambda pid: f"{pid} (x) S 1 1", 50) == {50}
@@ -352,7 +353,7 @@ def test_steady_memory() -> None:
 
 
 def test_memory_of_this_computer() -> None:
-    # A process that is not above the one that asks.
+    # A process outside of the parents of the query.
     held = "x = bytearray(64 << 20); print(flush=True); input()"
     command = [sys.executable, "-c", held]
     ask = [sys.executable, str(PROJECT / "tools/bench/host_state.py"), "memory", "0"]

@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Write when each task of a run began, how long it took and what it changed, for the benchmark."""
+"""Record when each task of a run began, how long it took and what it changed."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ version_added: "0.1.0"
 author: The Kilonova authors (@kilonova)
 description:
   - Writes one JSON object to the file that the environment variable C(KILONOVA_TASK_TIMES) names.
-  - A task ends when the next one begins, so its time has what Ansible itself needs between the two.
-  - The moments are on the clock CLOCK_MONOTONIC.
+  - A task ends when the next one begins, so its time includes what Ansible needs between the two.
+  - Times are on the clock CLOCK_MONOTONIC.
 requirements:
   - allowed in configuration (C(callbacks_enabled))
 """
