@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""What molecule destroy left of a scenario's lab on this computer: nothing."""
+"""molecule destroy leaves nothing of the lab on this computer."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ UNIT = f"kilonova-lab-{LAB_ID}-"
 
 
 def run(*command: str) -> str:
-    """Output of a command that has to succeed."""
+    """Return the output of a command that must succeed."""
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def processes(marker: str) -> Iterator[str]:
-    """Processes whose arguments, root directory or control groups contain a text."""
+    """Find processes whose arguments, root directory or control groups contain a text."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             arguments = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             where = os.readlink(process / "root") + (process / "cgroup").read_text()
-        except OSError:  # it ended meanwhile
+        except OSError:  # It ended meanwhile.
             continue
         if process.name != str(os.getpid()) and marker in arguments + where:
             yield f"{process.name}: {arguments}"
@@ -47,7 +47,7 @@ def test_no_process(marker: str) -> None:
     assert list(processes(marker)) == []
 
 
-def test_a_process_would_be_found() -> None:
+def test_search_finds_processes() -> None:
     command = [sys.executable, "-c", "input()", "kilonova-marker"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         try:

@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the scenario's runs of site.yml said of how they verified the computes."""
+"""The runs of a scenario verify computes without needless guests."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ LOG = Path(__file__).resolve().parents[2] / ".cache" / "molecule" / f"{SCENARIO}
 
 
 @pytest.mark.skipif(SCENARIO != "multihost", reason="only the scenario multihost has a compute without my_vm")
-def test_the_run_that_changes_nothing_boots_no_further_guest() -> None:
+def test_a_run_without_changes_boots_no_guest() -> None:
     text = LOG.read_text(errors="replace")
     own, unchanged = "guests (checked with one of its own)", "guests (unchanged since one ran there)"
-    assert unchanged in text, "no run said that a compute is unchanged since a guest ran there"
+    assert unchanged in text, "no run reported that a compute is unchanged since a guest ran there"
     assert own in text[: text.index(unchanged)]

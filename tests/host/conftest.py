@@ -1,14 +1,14 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of converged hosts, over ssh.
+"""Tests of deployed hosts, over ssh.
 
-Run by Molecule after the deployment, or by hand:
+Molecule runs them after the deployment. By hand:
 
     pytest tests/host --ansible-inventory=inventory/lab
 
-Each test runs on every host of the groups it is marked with, controller where it is not marked. The inventory's
-variables are rendered by Ansible, because a lab's addresses are expressions. KILONOVA_SECRETS_FILE names the file with
-the generated secrets; without it, group_vars/all/secrets.yml of the inventory is used.
+Each test runs on every host of the groups in its mark, by default controller. Ansible evaluates the variables of the
+inventory, because addresses of a lab are expressions. Set KILONOVA_SECRETS_FILE if the generated secrets are not in
+group_vars/all/secrets.yml of the inventory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
 GROUPS = ("controller", "compute")
-# What the tests need to know about a host; group_names and the like are Ansible's own.
+# Variables of a host that tests use.
 WANTED = """{{ {
     'groups': group_names,
     'address': ansible_host | default(inventory_hostname),
@@ -54,7 +54,7 @@ WANTED = """{{ {
 
 @dataclass
 class Site:
-    """One host: how to reach it, and what the inventory says about it."""
+    """A host with its variables."""
 
     name: str
     values: dict[str, Any]
@@ -67,6 +67,7 @@ class Site:
             raise AttributeError(name) from None
 
     def connect(self) -> Any:
+        """Return the testinfra host."""
         if self.host is None:
             self.host = testinfra.get_host(
                 f"ssh://{self.user}@{self.address}:{self.port}",
@@ -79,7 +80,7 @@ class Site:
 
 @functools.cache
 def sites(inventory: str) -> tuple[Site, ...]:
-    """All hosts of the inventory's groups, with their variables rendered."""
+    """Return all hosts of the inventory, with their variables evaluated."""
     command = ["ansible", "-i", inventory, ":".join(GROUPS), "-m", "ansible.builtin.debug", "-a", f"msg={WANTED}"]
     environment = os.environ | {
         "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
@@ -91,11 +92,12 @@ def sites(inventory: str) -> tuple[Site, ...]:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=PROJECT, check=False)
     found = re.findall(r"^(\S+) \| SUCCESS => (\{.*?^\})", done.stdout, re.MULTILINE | re.DOTALL)
     if done.returncode != 0 or not found:
-        raise pytest.UsageError(f"the inventory {inventory} cannot be read:\n{done.stdout}{done.stderr}")
+        raise pytest.UsageError(f"cannot read the inventory {inventory}:\n{done.stdout}{done.stderr}")
     return tuple(Site(name, json.loads(text)["msg"]) for name, text in found)
 
 
 def inventory_of(config: pytest.Config) -> str:
+    """Return the path of the inventory."""
     named = config.getoption("ansible_inventory", None) or str(PROJECT / "inventory" / "lab")
     return str(Path(named).resolve())
 
@@ -105,7 +107,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test per host of its groups. Only tests that ask for ``site`` or ``host`` have one."""
+    """Repeat each test that uses ``site`` or ``host`` on every host of its groups."""
     if "site" not in metafunc.fixturenames:
         return
     marker = metafunc.definition.get_closest_marker("on")
@@ -116,25 +118,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def host(site: Site) -> Any:
-    """The host under test; replaces the fixture of pytest-testinfra, which does not render inventory variables."""
+    """The host under test. Replaces the fixture of pytest-testinfra, which does not evaluate variables."""
     return site.connect()
 
 
 @pytest.fixture(scope="session")
 def hosts_sites(request: pytest.FixtureRequest) -> tuple[Site, ...]:
-    """All hosts, for tests that compare them."""
+    """All hosts."""
     return sites(inventory_of(request.config))
 
 
 @pytest.fixture(scope="session")
 def generated_secrets(request: pytest.FixtureRequest) -> dict[str, str]:
-    """Every generated secret by its name."""
+    """All generated secrets by name."""
     named = os.environ.get("KILONOVA_SECRETS_FILE")
     inventory = Path(inventory_of(request.config))
     directory = inventory if inventory.is_dir() else inventory.parent
     path = Path(named) if named else directory / "group_vars" / "all" / "secrets.yml"
     text = path.read_text()
-    assert not text.startswith("$ANSIBLE_VAULT"), f"{path} is encrypted; name a decrypted copy in KILONOVA_SECRETS_FILE"
+    assert not text.startswith("$ANSIBLE_VAULT"), f"{path} is encrypted; set KILONOVA_SECRETS_FILE to a decrypted copy"
     found = {name: value for name, value in yaml.safe_load(text).items() if isinstance(value, str) and value}
     assert found, f"there is no secret in {path}"
     return found
@@ -142,21 +144,21 @@ def generated_secrets(request: pytest.FixtureRequest) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def first_controller(hosts_sites: tuple[Site, ...]) -> Site:
-    """The host that has the administrator's credentials."""
+    """The controller with the credentials of the administrator."""
     return next(site for site in hosts_sites if site.first)
 
 
 @pytest.fixture(scope="session")
 def run_python(host: Any, run_python_of: Callable[[Any], Callable[..., Any]]) -> Callable[..., Any]:
-    """Runs a script on the host under test, see ``run_python_of``."""
+    """Run a script on the host under test, see ``run_python_of``."""
     return run_python_of(host)
 
 
 @pytest.fixture(scope="session")
 def run_python_of() -> Callable[[Any], Callable[..., Any]]:
-    """Runs a script on a host and returns the JSON it prints. ``ARGUMENTS`` in it are the further arguments.
+    """Run a script on a host and return the JSON it prints. The script gets further arguments as ``ARGUMENTS``.
 
-    Script and arguments travel encoded: a secret among them must not appear in the host's process list.
+    Script and arguments are encoded, to keep secrets out of the process list of the host.
     """
 
     def on(host: Any) -> Callable[..., Any]:

@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""br0 over flat_interface, as the old exercise shows it, and the way from it into OVN."""
+"""The bridge over flat_interface, as in the original exercise, and its link to OVN."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_ip_shows_the_bridge(site: Any, host: Any) -> None:
 
 
 def test_management_address_is_on_the_bridge_only_where_that_is_over_its_interface(site: Any, host: Any) -> None:
-    """A lab's machines are reached by eth0. On other hosts the two are taken to be the same."""
+    """Lab machines have their management address on eth0. On other hosts, the interfaces are assumed to be the same."""
     apart = site.flat_interface in site.lab_interfaces
     assert (site.management_address in addresses(host, site.bridge)) is not apart
     assert (site.management_address in addresses(host, "eth0")) is apart

@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The cloud as one uses it on the controller: the commands of the old exercise, in their form of today."""
+"""Users' commands on the controller: those of the original exercise, in their present form."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 
 def openstack(host: Any, command: str) -> Any:
+    """Return the JSON output of an openstack command."""
     done = host.run(f". /root/openrc && openstack {command} -f json")
     assert done.rc == 0, done.stderr
     return json.loads(done.stdout)

@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""MariaDB's and RabbitMQ's accounts."""
+"""Accounts of MariaDB and RabbitMQ."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCHEMAS = {
     "neutron": {"neutron"},
     "nova": {"nova", "nova_api", "nova_cell0"},
 }
-# Accounts that MariaDB itself makes, for its socket only.
+# Accounts that MariaDB creates, for its socket only.
 BUILT_IN = {"root", "mysql", "mariadb.sys"}
 
 

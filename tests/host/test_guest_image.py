@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The build of the test image in the background leaves no job file."""
+"""The background build of the test image leaves no job file."""
 
 from __future__ import annotations
 

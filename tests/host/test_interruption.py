@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""What runs that were killed must not have left: nothing twice, nothing half done, no key rotated."""
+"""Killed runs leave no duplicates, nothing half done, and no rotated key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-# One query each, for what must be there once: the rows are the names of things and how often they occur.
+# Queries for things that must exist once. Rows are names and how often they occur.
 ONCE = {
     "domain": "SELECT name, COUNT(*) FROM keystone.project WHERE is_domain = 1 GROUP BY name",
     "project": "SELECT CONCAT(domain_id, '/', name), COUNT(*) FROM keystone.project WHERE is_domain = 0 GROUP BY 1",
@@ -32,7 +32,7 @@ ONCE = {
                               port_range_max, remote_ip_prefix, remote_group_id), COUNT(*)
                               FROM neutron.securitygrouprules GROUP BY 1""",
 }
-# Names that files have while they are written: by Ansible, by Kilonova's modules, by dpkg.
+# Temporary names of Ansible, of modules and of dpkg.
 HALF_WRITTEN = (
     ".ansible_tmp*",
     "*.kilonova",
@@ -46,6 +46,8 @@ HALF_WRITTEN = (
 )
 PLACES = "/boot /etc /opt /root /srv /usr /var"
 WRITTEN_KEY = 44  # characters of a Fernet key
+# Files of modules in /run/kilonova.
+KEPT = ("tokens", "verified-compute.json")
 
 
 def query(host: Any, statement: str) -> list[list[str]]:
@@ -89,7 +91,7 @@ def test_no_file_is_half_written(host: Any) -> None:
 
 @pytest.mark.on("controller", "compute")
 def test_search_finds_half_written_files(host: Any) -> None:
-    """The search above would find nothing if its places were not there."""
+    """The search above would find nothing in missing directories."""
     assert "/etc/nova/nova.conf" in host.check_output(f"find {PLACES} -xdev -name nova.conf -print").splitlines()
 
 
@@ -102,7 +104,7 @@ def test_dpkg_has_finished(host: Any) -> None:
 
 @pytest.mark.on("controller", "compute")
 def test_apt_would_change_nothing(host: Any) -> None:
-    """What is half installed would be completed here."""
+    """APT would complete half-installed packages."""
     assert host.run("apt-get check").rc == 0
     assert "0 newly installed" in host.check_output("apt-get --simulate --fix-broken install")
 
@@ -117,14 +119,15 @@ def test_no_change_of_the_network_waits_to_be_confirmed(host: Any) -> None:
 
 @pytest.mark.parametrize("directory", ["/etc/keystone/fernet-keys", "/etc/keystone/credential-keys"])
 def test_first_keys_are_the_only_ones(host: Any, directory: str) -> None:
-    """A rotation would have made key 2."""
+    """A rotation would have created key 2."""
     assert sorted(host.file(directory).listdir()) == ["0", "1"]
     assert {host.file(f"{directory}/{name}").size for name in ("0", "1")} == {WRITTEN_KEY}
 
 
 def test_no_tool_of_a_service_is_at_work(host: Any) -> None:
-    """Each leaves its configuration, with passwords, in a directory of its own until it is done."""
+    """A running tool keeps its configuration, with passwords, in a directory below /run/kilonova."""
     directory = host.file("/run/kilonova")
-    # After a reboot it is not there.
+    # Missing after a reboot.
     names = directory.listdir() if directory.exists else []
-    assert [name for name in names if name not in ("code", "tokens") and not name.endswith(".lock")] == []
+    others = [name for name in names if name not in KEPT and not name.endswith(".lock")]
+    assert others == []

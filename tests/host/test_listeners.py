@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Who listens where: databases, queues and APIs on loopback, clients' way in through HAProxy."""
+"""Databases, queues and APIs listen on loopback. Clients reach them through HAProxy."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ API_PORTS = {5000, 6080, 6083, 8774, 8775, 8778, 9292, 9696}
 LOOPBACK_ONLY = {
     3306: "MariaDB",
     11211: "memcached",
-    6640: "Open vSwitch's database",
-    6641: "OVN's northbound database",
+    6640: "Open vSwitch database",
+    6641: "OVN northbound database",
 }
-MANAGEMENT_ONLY = {5672: "RabbitMQ", 25672: "Erlang", 4369: "epmd", 6642: "OVN's southbound database"}
+MANAGEMENT_ONLY = {5672: "RabbitMQ", 25672: "Erlang", 4369: "epmd", 6642: "OVN southbound database"}
 SSH = 22
 
 
@@ -28,7 +28,7 @@ class Listener(NamedTuple):
 
 
 def listeners(host: Any) -> list[Listener]:
-    """All TCP listeners outside of the namespaces of guests' networks."""
+    """Return all TCP listeners outside of network namespaces of guests."""
     done = host.run("ss -H -l -n -t -p")
     assert done.rc == 0, done.stderr
     found = []
@@ -81,7 +81,7 @@ def test_guests_screens_are_on_the_management_network(site: Any, host: Any) -> N
 
 @pytest.mark.on("compute")
 def test_guests_screens_need_a_certificate(host: Any, run_python: Callable[..., Any]) -> None:
-    """QEMU offers VeNCrypt (19) only, and of that X509None (260): TLS with certificates on both ends."""
+    """QEMU offers only VeNCrypt (19) with X509None (260): TLS with certificates on both ends."""
     screens = [one for one in listeners(host) if "qemu" in one.process and 5900 <= one.port < 6000]
     script = """
 import socket, struct

@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""What crosses computes: both kinds of networks, and guests that move. Needs two computes."""
+"""Networks across computes, and guests that move. Needs two computes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-# Runs on the controller with the administrator's credentials; prints what it found as JSON.
+# Runs on the controller with the credentials of the administrator.
 CLOUD = """
 import time, openstack
 cloud = openstack.connect(cloud="admin")
@@ -107,7 +107,7 @@ def on_cloud(run_python_of: Callable[[Any], Callable[..., Any]], first_controlle
 
 @pytest.fixture(scope="module")
 def guests(on_cloud: Callable[..., Any], computes: list[str]) -> Iterator[dict[str, Any]]:
-    """Two guests on the flat network and two on a tenant's, one of each on each compute."""
+    """Two guests on the flat network and two on a tenant network, one of each on each compute."""
     on_cloud(REMOVE + "print('null')")
     made = on_cloud(CREATE, computes[:2], "nova")
     yield made
@@ -117,7 +117,7 @@ def guests(on_cloud: Callable[..., Any], computes: list[str]) -> Iterator[dict[s
 @pytest.fixture(scope="module")
 def in_guest(first_controller: Any) -> InGuest:
     host = first_controller.connect()
-    # testinfra takes ssh's own status 255 for a failed connection to the host, and gives up.
+    # testinfra takes status 255 of ssh for a failed connection to the host, and gives up.
     return lambda address, command: host.run(f"{SSH} guest@{address} '{command}' || exit 1")
 
 
@@ -137,8 +137,8 @@ def test_floating_address(guests: dict[str, Any], in_guest: InGuest) -> None:
 
 
 def test_tenant_network_across_computes(guests: dict[str, Any], in_guest: InGuest) -> None:
-    """Through geneve, with packets of nearly the network's MTU."""
-    # In user space, Open vSwitch asks for the other tunnel end's MAC when a first packet needs it, and drops that one.
+    """Send packets of nearly the MTU through geneve."""
+    # In user space, Open vSwitch drops the first packet while it resolves the MAC of the other tunnel end.
     in_guest(guests["floating"], f"sudo ping -c 1 -w 5 {guests['addresses']['kn-tenant-2']}")
     done = in_guest(guests["floating"], f"sudo ping -c 5 -w 10 -s 1200 {guests['addresses']['kn-tenant-2']}")
     assert "5 packets received" in done.stdout, done.stdout + done.stderr
@@ -168,7 +168,7 @@ def test_tunnels_leave_by_their_own_interface(
 
 
 def test_tenant_guest_reaches_the_outside(guests: dict[str, Any], in_guest: InGuest) -> None:
-    """Through the router, which translates the address; the hosts' gateway stands for the outside."""
+    """A guest reaches the outside through the router, with SNAT. A guest on the flat network stands for the outside."""
     done = in_guest(guests["floating"], f"sudo ping -c 3 -w 10 {guests['addresses']['kn-flat-2']}")
     assert "3 packets received" in done.stdout, done.stdout + done.stderr
 
@@ -181,7 +181,7 @@ def test_every_compute_serves_metadata(guests: dict[str, Any], hosts_sites: tupl
 
 
 def test_cold_migration(guests: dict[str, Any], on_cloud: Callable[..., Any], in_guest: InGuest) -> None:
-    """Copies the disk over ssh between the computes, as the user nova."""
+    """Cold migration copies the disk over ssh as user nova."""
     moved = on_cloud(
         """
 server = nova.find_server("kn-flat-1")
@@ -198,7 +198,7 @@ print(json.dumps(now.compute_host))
 
 
 def test_resize(guests: dict[str, Any], on_cloud: Callable[..., Any], in_guest: InGuest) -> None:
-    """Two guests are resized, which moves both. One is confirmed, the other reverted, which takes it back."""
+    """A resize moves a guest. Confirming keeps it there, reverting moves it back."""
     seen = on_cloud(
         """
 keep, back = ARGUMENTS
@@ -226,7 +226,7 @@ print(json.dumps([before, there, now]))
         assert there[name][0] != before[name][0]
         assert there[name][1] == "m1.small"
     assert now == {"kn-flat-2": there["kn-flat-2"], "kn-flat-1": before["kn-flat-1"]}
-    # Memory in MiB, less what the kernel keeps to itself, and the disk in sectors.
+    # Memory without that of the kernel, and the disk in sectors.
     command = "hostname; grep MemTotal /proc/meminfo; cat /sys/class/block/vda/size"
     for name, memory, disk in (("kn-flat-2", 2048, 20), ("kn-flat-1", 512, 1)):
         found: list[str] = []
@@ -244,7 +244,7 @@ print(json.dumps([before, there, now]))
 def test_live_migration(
     first_controller: Any, on_cloud: Callable[..., Any], in_guest: InGuest, computes: list[str]
 ) -> None:
-    """my_vm moves with its disk and goes on running. At most the last moment of the copy is lost."""
+    """my_vm moves with its disk while it runs, and loses few packets."""
     host = first_controller.connect()
     address = on_cloud('print(json.dumps(address(nova.find_server("my_vm", details=True))))')
     before = float(in_guest(address, "cut -d. -f1 /proc/uptime").stdout)
@@ -265,13 +265,13 @@ print(json.dumps([server.compute_host, now.compute_host]))
     print(f"live migration: {sent - received} of {sent} packets lost")
     assert moved[0] != moved[1]
     assert float(in_guest(address, "cut -d. -f1 /proc/uptime").stdout) > before, "the guest was restarted"
-    # One packet every 0.2 s: three seconds.
+    # Three seconds, at one packet every 0.2 s.
     assert sent - received <= 15
 
 
 @pytest.mark.on("compute")
 def test_migration_needs_a_certificate(run_python: Callable[..., Any], site: Any, computes: list[str]) -> None:
-    """libvirt says one byte to whom it lets in, and nothing to others."""
+    """libvirt sends one byte to clients that it accepts, and nothing to others."""
     script = """
 import socket, ssl
 def answer(certificate):

@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""No secret where others can read it: files, process list, logs."""
+"""No file, process list or log shows a secret to other users."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ CONTROLLER_MODES = {
 COMPUTE_MODES = {
     "/etc/nova/nova.conf": ("root", "nova", 0o640),
     "/etc/nova/nova-compute.conf": ("root", "nova", 0o640),
-    # The agent runs as root; nobody else needs its secret.
+    # The agent runs as root.
     "/etc/neutron/neutron_ovn_metadata_agent.ini": ("root", "root", 0o600),
 }
 
-# Directories in which nothing may hold a secret and be readable by others. /proc and /sys are looked at separately.
+# Directories in which other users must not be able to read a secret.
 READABLE_ROOTS = ["/boot", "/etc", "/home", "/opt", "/root", "/run", "/srv", "/tmp", "/usr/local", "/var"]
 SCAN = r"""
 import base64, os, stat, subprocess, sys
@@ -59,7 +59,7 @@ def scan(path, state):
 seen = 0
 for root in ARGUMENTS[1]:
     for directory, children, files in os.walk(root):
-        # Other file systems, such as the instances' network namespaces, are no files of this host.
+        # Links may lead to other directories.
         children[:] = [name for name in children if not os.path.islink(os.path.join(directory, name))]
         if ARGUMENTS[2] == "others" and not reachable(directory):
             children[:] = []
@@ -73,7 +73,7 @@ for root in ARGUMENTS[1]:
                 seen += 1
                 scan(path, state)
             except OSError:
-                continue  # Gone meanwhile, or a file of the kernel's that not even root can read.
+                continue  # Gone meanwhile, or a kernel file that root cannot read.
 print(json.dumps({"seen": seen, "found": found}))
 """
 )
@@ -108,16 +108,16 @@ print(json.dumps({"seen": len(journal), "found": found}))
 
 
 def forms(secret: str) -> set[str]:
-    """A secret as it is written in plain text, in URLs, and in oslo.config files."""
+    """Return a secret as it appears in plain text, in URLs, and in oslo.config files."""
     escaped = {secret.replace("$", "$$"), secret.replace("$", "\\$")}
-    # RabbitMQ knows its password with %2F for each slash, see rabbitmq_user_password.
+    # The password in RabbitMQ has %2F for each slash, see rabbitmq_user_password.
     in_urls = {quote(secret, safe=""), quote(secret.replace("/", "%2F"), safe="")}
     return {secret, secret.replace("'", "''"), secret.replace("\\", "\\\\"), *escaped, *in_urls}
 
 
 @pytest.fixture(scope="module")
 def needles(generated_secrets: dict[str, str]) -> dict[str, str]:
-    """Every form of every secret, encoded, with the secret's name."""
+    """The names of all secrets, by their forms in base64."""
     assert all(len(secret) >= 8 for secret in generated_secrets.values()), "too short to look for"
     return {
         base64.b64encode(form.encode()).decode(): name
@@ -145,7 +145,7 @@ def test_modes_on_computes(host: Any, path: str) -> None:
 
 
 def test_search_finds_what_is_there(run_python: Callable[..., Any], needles: dict[str, str]) -> None:
-    """The searches below would find nothing if they did not work: nova.conf holds secrets, for its own group."""
+    """The searches below would find nothing if they were broken. nova.conf has secrets, for its group."""
     result = run_python(SCAN_FILES, needles, ["/etc/nova"], "all")
     assert "/etc/nova/nova.conf" in [path for path, _, _ in result["found"]]
 
@@ -178,9 +178,9 @@ def test_no_secret_in_the_process_list(run_python: Callable[..., Any], needles: 
 def test_computes_know_only_what_they_log_in_with(
     run_python: Callable[..., Any], needles: dict[str, str], site: Any
 ) -> None:
-    """No password of a database, of another service or of the administrator, and not what keys are derived from."""
+    """Computes have no password of a database, another service or the administrator, and no secrets_pki_seed."""
     if "controller" in site.groups:
-        pytest.skip("this compute is the controller too")
+        pytest.skip("this compute is also the controller")
     result = run_python(SCAN_FILES, needles, READABLE_ROOTS, "all")
     known = {name for _, _, names in result["found"] for name in names}
     assert known == {"nova_password", "rabbitmq_password", "neutron_ovn_metadata_secret"}

@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Services run now and after the next boot."""
+"""Services run, and are enabled for the next boot."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ CONTROLLER = (
 )
 COMPUTE = ("nova-compute", "libvirtd", "neutron-ovn-metadata-agent")
 EVERYWHERE = ("openvswitch-switch", "ovn-controller", "networking", "ssh")
-# Pulled in by ovn-central and ovn-host rather than enabled themselves; their parents are.
+# Units of ovn-central and ovn-host are not enabled themselves; the units that start them are.
 STATIC = {"enabled", "static", "enabled-runtime", "alias", "indirect"}
 
 
 def states(host: Any, units: tuple[str, ...]) -> dict[str, tuple[str, str]]:
-    """Unit: (active state, unit file state), in one call."""
+    """Return active state and unit file state by unit."""
     done = host.run(f"systemctl show --property=Id,ActiveState,UnitFileState {' '.join(units)}")
     assert done.rc == 0, done.stderr
     found = {}
@@ -63,7 +63,7 @@ def test_compute_runs(host: Any) -> None:
 
 @pytest.mark.on("compute")
 def test_nova_compute_ends_before_its_guests(host: Any) -> None:
-    # At shutdown, units end in the opposite order. A target that is not active orders nothing.
+    # At shutdown, units stop in reverse order. An inactive target has no effect.
     assert host.run("systemctl is-active virt-guest-shutdown.target").stdout.strip() == "active"
     guests = host.run("systemctl show --property=Before 'machine-qemu*.scope'").stdout
     assert all("virt-guest-shutdown.target" in line.split("=")[1].split() for line in guests.split("\n") if line)
@@ -96,7 +96,7 @@ def test_no_service_restarts_again_and_again(host: Any) -> None:
 
 @pytest.mark.on("controller", "compute")
 def test_no_unit_lost_the_directory_that_it_shares(host: Any) -> None:
-    # The services of Nova share /run/nova and /run/lock/nova, and have restarted together more than once before this.
+    # The services of Nova share /run/nova and /run/lock/nova.
     done = host.run("systemctl show --property=RuntimeDirectoryPreserve 'nova-*.service' 'neutron-*.service'")
     assert set(done.stdout.split()) == {"RuntimeDirectoryPreserve=yes"}
     assert host.run("journalctl --no-pager --quiet --identifier=systemd --grep=RUNTIME_DIRECTORY").stdout == ""
@@ -109,7 +109,7 @@ def test_no_guard_against_starting_services_is_left(host: Any) -> None:
 
 @pytest.mark.parametrize("unit", ["keystone", "placement-api", "nova-api"])
 def test_workers_share_what_the_first_process_imported(host: Any, unit: str) -> None:
-    # A module that cannot be imported is no more than a line in uWSGI's log, and a process that has imported nothing.
+    # If the import fails, uWSGI only logs a line, and its first process stays small.
     main = host.run(f"systemctl show --property=MainPID --value {unit}").stdout.strip()
     resident = host.run(f"awk '/^VmRSS:/ {{ print $2 }}' /proc/{main}/status").stdout.strip()
     assert int(resident) > 40 * 1024

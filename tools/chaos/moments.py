@@ -48,7 +48,16 @@ TASK_SECONDS = {
 # Limits the share of kills that the longest task gets.
 MAXIMUM_WEIGHT = 30.0
 # Tasks that only take an instant on the computer that runs Ansible.
-INSTANT = ("Group hosts", "Print", "Record changed", "Record how", "Record the compute", "Require")
+INSTANT = (
+    "Group",
+    "Load",
+    "Print",
+    "Record changed",
+    "Record how",
+    "Record the compute",
+    "Require",
+    "Set preflight_facts",
+)
 WITHOUT_MOMENT = re.compile(rf"Validating arguments|(?:^|: )(?:{'|'.join(INSTANT)})")
 
 
