@@ -6,33 +6,34 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: drift_report
-short_description: Fail where a dry run found that hosts differ from the inventory
+short_description: Fail on hosts that a dry run found to differ from the inventory
 version_added: "0.1.0"
 description:
-  - Ends a playbook that is run with C(--check). Judges what every task before it, in all plays and on all hosts, would
-    have changed, as the callback plugin P(changes#callback) remembered it; that plugin then lists it.
+  - Ends a playbook that is run with C(--check). Judges what the callback plugin P(changes#callback) recorded of all
+    earlier tasks for each host. That plugin prints the report at the end of the run.
   - Works through its action plugin, on the computer that runs Ansible.
 attributes:
   check_mode:
-    description: It is meant for it, and changes nothing.
+    description: Made for it. Never changes anything.
     support: full
   diff_mode:
     support: none
 notes:
-  - Fails when there is a difference, or something that could not be looked at (C(not_looked_at) in a result), so that
-    C(ansible-playbook) ends with exit code 2.
+  - A host fails if something differs or needs the operator (C(needs_you) in a result), so that C(ansible-playbook)
+    ends with exit code 2.
+  - A host counts as unreachable if something on it could not be looked at (C(not_looked_at) in a result, an ignored
+    failure), so that C(ansible-playbook) ends with exit code 4, as it does if a host does not answer.
 author: The Kilonova authors (@kilonova)
 """
 
 EXAMPLES = r"""
-- name: Say what differs
+- name: Report drift
   drift_report:
-  run_once: true
 """
 
 RETURN = r"""
 msg:
-  description: How many differences there are on how many hosts. The callback plugin lists them after everything else.
+  description: Number of differences, of things that need the operator, and of parts that could not be looked at.
   returned: always
   type: str
   sample: 3 differences from the inventory on 1 host. site.yml with the same inventory corrects what differs.

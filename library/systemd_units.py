@@ -141,7 +141,7 @@ needs_you:
   description:
     - What an operator must do before a run can start a unit, as sentences, for example V(nova-api.service is masked
       and cannot be started). Without check mode, the module fails with the same sentences.
-    - These units are in RV(started), so that they count as differences.
+    - Nothing else is predicted for these units.
   returned: in check mode
   type: list
   elements: str

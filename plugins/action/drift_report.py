@@ -1,31 +1,25 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Fail where the dry run so far would have changed anything.
+"""Fail on hosts that a dry run found to differ from the inventory, or could not look at.
 
 Documented in library/drift_report.py.
 """
 
 from __future__ import annotations
 
-import sys
+from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
+import ansible.module_utils
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
-# Ansible loads the callback under this name.
-CALLBACK = "ansible.plugins.callback.changes"
+# Ansible adds the project's module_utils for modules, not for plugins.
+MODULE_UTILS = str(Path(__file__).resolve().parents[2] / "module_utils")
+if MODULE_UTILS not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(MODULE_UTILS)
 
-
-def verdict(record: list[dict[str, Any]]) -> str:
-    """One sentence on all of it; empty where nothing differs."""
-    hosts = {entry["host"] for entry in record}
-    count = sum(len(entry.get("items", [])) for entry in record)
-    blind = sum("not_looked_at" in entry for entry in record)
-    parts = [f"{count} difference{'s' * (count != 1)} from the inventory"] if count else []
-    parts += [f"{blind} part{'s' * (blind != 1)} that could not be looked at"] if blind else []
-    where = f" on {len(hosts)} host{'s' * (len(hosts) != 1)}"
-    return f"{' and '.join(parts)}{where}. site.yml with the same inventory corrects what differs." if parts else ""
+from ansible.module_utils.kilonova.system.changes import RECORD, verdict
 
 
 class ActionModule(ActionBase):
@@ -37,14 +31,18 @@ class ActionModule(ActionBase):
     _VALID_ARGS: frozenset[str] = frozenset()
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Read what the callback remembers and judge it."""
+        """Judge what the callback plugin recorded for this host."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        if CALLBACK not in sys.modules:
+        if not RECORD.kept:
             raise AnsibleActionFail(
                 "drift_report: the callback plugin 'changes' was not loaded. Run ansible-playbook with the project's "
                 "ansible.cfg, in its directory or named by ANSIBLE_CONFIG."
             )
-        record = list(sys.modules[CALLBACK].RECORD)
-        sentence = verdict(record)
+        host = (task_vars or {})["inventory_hostname"]
+        entries = [entry for entry in RECORD.entries if entry["host"] == host]
+        sentence = verdict(entries)
+        if any("not_looked_at" in entry for entry in entries):
+            # Ansible ends with 4 where a host, or here a part of it, could not be reached.
+            raise AnsibleConnectionFailure(sentence)
         result |= {"changed": False, "failed": bool(sentence), "msg": sentence or "Nothing differs from the inventory."}
         return result

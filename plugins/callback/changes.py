@@ -1,22 +1,26 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a run changed, or a dry run would change, thing by thing instead of task by task."""
+"""List what a run changed, or a dry run would change, by item instead of by task."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: changes
 type: aggregate
-short_description: Remember what a run changes, for the drift report and for tests
+short_description: Record what a run changes, for the drift report and for tests
 version_added: "0.1.0"
 author: The Kilonova authors (@kilonova)
 description:
-  - Remembers each change with its host and task, as the modules of the project describe it (files, units, grants,
-    endpoints, flavors and so on), and what a dry run could not look at.
-  - Prints nothing but the report of C(playbooks/drift.yml), whose last task M(drift_report) judges what is remembered.
+  - Records each change with its host and task, as the project's modules describe it (files, units, grants, endpoints,
+    flavors and so on). In check mode also what needs the operator (C(needs_you) in a result) and what could not be
+    looked at (C(not_looked_at)).
+  - At the end of C(playbooks/drift.yml), prints all of it by host. At the end of other runs, prints only what needs the
+    operator and what could not be looked at.
+  - In C(playbooks/drift.yml), which sets C(report_drift), an ignored failure and a host that does not answer count as
+    not looked at.
 options:
   record_file:
-    description: File to which the list is written as JSON at the end of the run. Nothing is written where it is empty.
+    description: File to write the list to as JSON at the end of the run. Nothing is written if empty.
     type: str
     default: ""
     env:
@@ -33,72 +37,20 @@ import os
 from pathlib import Path
 from typing import Any
 
+import ansible.module_utils
 from ansible.plugins.callback import CallbackBase
 
-# Of the modules' results, the keys that list what changed, one sentence or name each, and what is said of a name.
-NAMED = {
-    "changed_files": "{}",
-    "changes": "{}",
-    "actions": "{}",
-    "mappings": "{}",
-    "hosts": "map {} to its cell",
-    "made": "make {}",
-    "generated": "generate {}",
-    "upgraded": "upgrade the schema {}",
-    "commands": "run {}",
-    "started": "start {}",
-    "stopped": "stop {}",
-    "disabled": "disable {}",
-    "masked": "mask {}",
-    "unmasked": "unmask {}",
-}
-# This run's, in the order in which they came. Each is {host, task, items} or {host, task, not_looked_at}. Tasks run in
-# forks of this process, so that an action plugin finds here what came before it.
-RECORD: list[dict[str, Any]] = []
+# Ansible adds the project's module_utils for modules, not for plugins.
+MODULE_UTILS = str(Path(__file__).resolve().parents[2] / "module_utils")
+if MODULE_UTILS not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(MODULE_UTILS)
+
+from ansible.module_utils.kilonova.system import changes
+
+REPORT = "drift_report"
 
 
-def items(result: dict[str, Any], fallback: str) -> list[str]:
-    """What one changed result changed. ``fallback`` is said where the result does not say."""
-    found: list[str] = []
-    for key, text in NAMED.items():
-        value = result.get(key)
-        found += [text.format(entry) for entry in value if isinstance(entry, str)] if isinstance(value, list) else []
-    restarted = [entry["name"] for entry in result.get("restarted") or [] if isinstance(entry, dict)]
-    found += [f"restart {name}" for name in restarted]
-    # A unit that is started is there to stay; that it starts at boot is worth a word where nothing else is.
-    started = result.get("started") or []
-    found += [f"enable {name}" for name in result.get("enabled") or [] if name not in [*started, *restarted]]
-    if "lists_updated" in result:  # apt_packages; nova_cells means something else by missing
-        found += [f"install {name}" for name in result["missing"]] + list(result["repaired"])
-    return found or [str(result.get("dest") or result.get("path") or fallback)]
-
-
-def entries(host: str, task: str, result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The entries of one task's result on one host; a loop's are merged."""
-    parts = result.get("results") or [result]
-    changed = [item for part in parts if part.get("changed") for item in items(part, task)]
-    found: list[dict[str, Any]] = []
-    if changed:
-        found.append({"host": host, "task": task, "items": list(dict.fromkeys(changed))})
-    blind = [part["not_looked_at"] for part in parts if part.get("not_looked_at")]
-    return found + [{"host": host, "task": task, "not_looked_at": text} for text in blind]
-
-
-def report(record: list[dict[str, Any]]) -> list[str]:
-    """The lines of the report: what differs, host by host, and what could not be looked at."""
-    lines: list[str] = []
-    for host in dict.fromkeys(entry["host"] for entry in record):
-        lines.append(host)
-        for entry in (entry for entry in record if entry["host"] == host):
-            if entry.get("items"):
-                lines.append(f"  {entry['task']}")
-                lines += [f"    {item}" for item in entry["items"]]
-            if entry.get("not_looked_at"):
-                lines.append(f"  NOT LOOKED AT: {entry['not_looked_at']}")
-    return lines
-
-
-def write(path: Path, record: list[dict[str, Any]]) -> None:
+def write(path: Path, record: list[changes.Entry]) -> None:
     """Write the list in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -115,27 +67,57 @@ class CallbackModule(CallbackBase):
 
     def __init__(self) -> None:
         super().__init__()
-        self.judged = False
+        self.reports_drift = False
+        self.reported = False
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        RECORD.clear()
+        changes.RECORD.begin()
 
-    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        self.judged = self.judged or result.task.action == "drift_report"
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        self.reports_drift |= bool(play.vars.get("report_drift"))
+
+    def record(self, result: Any, **state: bool) -> None:
+        """Record a task's result on a host."""
+        if result.task.action == REPORT:
+            self.reported = True
+            return
+        found = dict(result.result) | state
+        if result.task.no_log:
+            found = {key: found.get(key) for key in ("changed", "failed", "unreachable")} | {"msg": "hidden by no_log"}
+        changes.RECORD.entries += changes.entries(result.host.get_name(), result.task.get_name(), found)
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        if result.task.no_log:
-            if result.result.get("changed"):
-                name = result.task.get_name()
-                RECORD.append({"host": result.host.get_name(), "task": name, "items": [name]})
-            return
-        RECORD.extend(entries(result.host.get_name(), result.task.get_name(), dict(result.result)))
+        self.record(result)
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        # Failures that are not ignored are the business of Ansible and the callback plugin "failures".
+        if result.task.action == REPORT or (ignore_errors and self.reports_drift):
+            # Ansible takes this key out of results.
+            self.record(result, failed=True)
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        if result.task.action == REPORT or self.reports_drift:
+            self.record(result)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        if self.judged:
-            self._display.banner("DIFFERENCES")
-            for line in report(RECORD):
-                self._display.display(line)
+        self.show(changes.RECORD.entries)
         path = self.get_option("record_file")
         if path:
-            write(Path(path).expanduser(), RECORD)
+            write(Path(path).expanduser(), changes.RECORD.entries)
+
+    def show(self, record: list[changes.Entry]) -> None:
+        """Print the drift report, or what a plain dry run must not pass over."""
+        if self.reported:
+            end = changes.verdict(record) or "Nothing differs from the inventory."
+            self.print("DRIFT", [*changes.report(record), end])
+        elif self.reports_drift:
+            self.print("DRIFT", [*changes.report(record), "The run ended before everything was compared."])
+        else:
+            self.print("NEEDS ATTENTION", changes.report(record, changes.obstacles))
+
+    def print(self, title: str, lines: list[str]) -> None:
+        """Print lines below a banner; nothing without lines."""
+        if lines:
+            self._display.banner(title)
+        for line in lines:
+            self._display.display(line)

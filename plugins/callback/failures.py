@@ -91,6 +91,9 @@ class CallbackModule(CallbackBase):
             self.last[result.host.get_name()] = (result.task.get_name(), cause(result.result))
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
+        if result.task.action == "drift_report":
+            self.reported.add(result.host.get_name())
+            return
         self.last[result.host.get_name()] = ("unreachable", cause(result.result))
 
     def v2_playbook_on_stats(self, stats: Any) -> None:

@@ -1,8 +1,8 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a dry run said of a cloud that had drifted, and what the run after it did.
+"""Test what a dry run reported of a cloud that had drifted, and what the next run corrected.
 
-The scenario's molecule/default/drift.yml broke the things listed here and left what both runs recorded.
+molecule/default/drift.yml made the changes listed here and kept the records of both runs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
     SCENARIO not in (None, "default") or (SCENARIO is None and not RECORDS.is_dir()), reason="nothing was made to drift"
 )
 
-# What was done by hand, and what has to be said of it.
+# What was changed by hand, and its entry in the records.
 DRIFT = [
     ("a line was added to nova.conf", "/etc/nova/nova.conf"),
     ("what nova-api read has changed", "restart nova-api.service"),
@@ -44,7 +44,12 @@ DRIFT = [
     ("DHCP was switched off", "subnet nova-v4: changed"),
     ("the provider network was taken from OVN", "external-ids:ovn-bridge-mappings = physnet1:br-provider"),
 ]
-# Their consequences: the other units that read nova.conf.
+# The same for changes that no run corrects: the command that the report must give.
+NEEDS_YOU = [
+    ("a unit was masked", "haproxy.service is masked", "systemctl unmask haproxy.service"),
+    ("a flavor was given other RAM", "'m1.large' differs (ram is 4096, wanted 8192)", "openstack flavor delete 4;"),
+]
+# Consequences: the other units that read nova.conf.
 CONSEQUENCES = {f"restart nova-{name}.service" for name in ("api-metadata", "conductor", "novncproxy", "serialproxy")}
 
 
@@ -56,19 +61,30 @@ def items(entries: list[dict[str, Any]]) -> set[str]:
     return {item for entry in entries for item in entry.get("items", [])}
 
 
+def sentences(entries: list[dict[str, Any]]) -> list[str]:
+    return [entry["needs_you"] for entry in entries if "needs_you" in entry]
+
+
 @pytest.mark.parametrize(("done", "said"), DRIFT, ids=[done for done, said in DRIFT])
 def test_a_dry_run_names_it_and_the_next_run_corrects_it(done: str, said: str) -> None:
     assert said in items(record("predicted"))
     assert said in items(record("changed"))
 
 
+@pytest.mark.parametrize(("done", "said", "command"), NEEDS_YOU, ids=[row[0] for row in NEEDS_YOU])
+def test_a_dry_run_names_what_needs_the_operator(done: str, said: str, command: str) -> None:
+    assert [command in text for text in sentences(record("predicted")) if said in text] == [True]
+
+
 def test_a_dry_run_names_nothing_else() -> None:
+    assert len(sentences(record("predicted"))) == len(NEEDS_YOU)
     assert items(record("predicted")) == {said for done, said in DRIFT} | CONSEQUENCES
     assert [entry for entry in record("predicted") if "not_looked_at" in entry] == []
 
 
 def test_the_run_did_what_was_predicted_task_by_task() -> None:
-    assert record("changed") == record("predicted")
+    # By then, the operator had done what the others need.
+    assert record("changed") == [entry for entry in record("predicted") if "needs_you" not in entry]
 
 
 def test_nothing_differs_afterwards() -> None:

@@ -144,8 +144,8 @@ def run(module: AnsibleModule) -> None:
     for unit in units:
         plan(unit, pending)
         if unit.name in unusable:
-            # Counts as a difference, so that whoever acts on this dry run does not take the unit for running.
-            unit.verbs = ["start"]
+            # No run can do it, so it is not predicted.
+            unit.verbs = []
 
     result = result_of(units, reload)
     if module._diff and result["changed"]:

@@ -1,11 +1,12 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a run changed, and the report of a dry run, from Ansible itself running small playbooks."""
+"""Test the record of changes and the drift report with Ansible running small playbooks."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,21 +14,37 @@ from typing import Any
 
 import drift_report as documented
 import pytest
-
-from plugins.action.drift_report import verdict
-from plugins.callback.changes import entries, items, report
+import yaml
 
 PROJECT = Path(__file__).resolve().parents[4]
-PLAYBOOK = """
+# As in site.yml.
+GO_ON = next(play["ignore_errors"] for play in yaml.safe_load((PROJECT / "site.yml").read_text()) if "hosts" in play)
+DEPLOY = """
 - name: Deploy
   hosts: all
   gather_facts: false
+  ignore_errors: "{go_on}"
   tasks:
     - name: Write files
       config_files:
         files:
           - {{dest: {directory}/kept, content: same, owner: "{uid}", group: "{gid}"}}
           - {{dest: {directory}/new, content: text, owner: "{uid}", group: "{gid}"}}
+        secrets: "{{{{ nothing | default([]) }}}}"
+      when: not unchanged | default(false) | bool
+    - name: Write to a directory
+      config_files:
+        files:
+          - {{dest: {directory}/sub, content: text, owner: "{uid}", group: "{gid}"}}
+      when: needs_you | default(false) | bool
+    - name: Break the database
+      ansible.builtin.fail: {{msg: "no socket\\nlogs"}}
+      when: inventory_hostname in broken | default([])
+    - name: Break secretly
+      ansible.builtin.command: {{argv: ["false"], stdin: hidden}}
+      no_log: true
+      check_mode: false
+      when: inventory_hostname in broken | default([])
     - name: Do nothing
       ansible.builtin.command: "true"
       changed_when: false
@@ -37,28 +54,40 @@ PLAYBOOK = """
         state: directory
         mode: "0700"
       loop: [one, two]
+      when: not unchanged | default(false) | bool
     - name: Change a secret
       ansible.builtin.copy: {{dest: {directory}/secret, content: hidden, mode: "0600"}}
       no_log: true
+      when: not unchanged | default(false) | bool
+"""
+DRIFT = """
+- name: Predict changes
+  import_playbook: deploy.yml
+  vars: {report_drift: true}
 - name: Report
   hosts: all
   gather_facts: false
   tasks:
-    - name: Say what differs
+    - name: Report drift
       drift_report:
-      run_once: true
 """
 
 
-def run(tmp_path: Path, *arguments: str, record: str = "") -> subprocess.CompletedProcess[str]:
-    (tmp_path / "play.yml").write_text(PLAYBOOK.format(directory=tmp_path, uid=os.getuid(), gid=os.getgid()))
+def run(
+    tmp_path: Path, *arguments: str, playbook: str = "drift.yml", hosts: str = "a1,", **variables: Any
+) -> subprocess.CompletedProcess[str]:
+    paths = {"directory": tmp_path, "uid": os.getuid(), "gid": os.getgid()}
+    (tmp_path / "deploy.yml").write_text(DEPLOY.format(go_on=GO_ON, **paths))
+    (tmp_path / "drift.yml").write_text(DRIFT)
     (tmp_path / "kept").write_text("same\n")
     (tmp_path / "kept").chmod(0o644)
+    (tmp_path / "sub").mkdir(exist_ok=True)
+    record = str(variables.pop("record", ""))
     environment = {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
     environment["KILONOVA_CHANGES_FILE"] = record
-    python = f"ansible_python_interpreter={sys.executable}"
+    extra = json.dumps({"ansible_python_interpreter": sys.executable, "ansible_connection": "local", **variables})
     return subprocess.run(
-        [sys.executable, "-m", "ansible", "playbook", "-i", "a1,", "-c", "local", "-e", python, "play.yml", *arguments],
+        [sys.executable, "-m", "ansible", "playbook", "-i", hosts, "-e", extra, playbook, *arguments],
         cwd=tmp_path,
         env=os.environ | environment,
         stdin=subprocess.DEVNULL,
@@ -68,12 +97,17 @@ def run(tmp_path: Path, *arguments: str, record: str = "") -> subprocess.Complet
     )
 
 
-def test_a_dry_run_that_finds_differences_fails_with_the_list(tmp_path: Path) -> None:
-    done = run(tmp_path, "--check", record=str(tmp_path / "sub" / "record.json"))
+def section(done: subprocess.CompletedProcess[str], title: str) -> list[str]:
+    """Return the lines below a banner."""
+    found = re.search(rf"^{title} \*+\n((?:.+\n)*)", done.stdout, re.M)
+    return found[1].splitlines() if found else []
+
+
+def test_differences_end_a_dry_run_with_2_and_a_list(tmp_path: Path) -> None:
+    done = run(tmp_path, "--check", record=tmp_path / "records" / "record.json")
     assert done.returncode == 2, done.stdout
-    text = " ".join(done.stdout.split())
-    assert "4 differences from the inventory on 1 host. site.yml" in text
-    assert done.stdout.partition("DIFFERENCES")[2].splitlines()[1:] == [
+    *lines, verdict = section(done, "DRIFT")
+    assert lines == [
         "a1",
         "  Write files",
         f"    {tmp_path}/new",
@@ -83,68 +117,74 @@ def test_a_dry_run_that_finds_differences_fails_with_the_list(tmp_path: Path) ->
         "  Change a secret",
         "    Change a secret",
     ]
-    assert "hidden" not in text
-    # Finding differences is what it is for, and no failure to look.
+    assert verdict.startswith("4 differences from the inventory on 1 host. site.yml")
+    assert "hidden" not in done.stdout
+    # Differences are what the report is for, not failures.
     assert "HOSTS THAT FAILED" not in done.stdout
-    record = json.loads((tmp_path / "sub" / "record.json").read_text())
+    record = json.loads((tmp_path / "records" / "record.json").read_text())
     assert [entry["task"] for entry in record] == ["Write files", "Change things by the item", "Change a secret"]
     assert not (tmp_path / "new").exists()
 
 
-def test_nothing_to_say_is_no_failure(tmp_path: Path) -> None:
-    assert run(tmp_path).returncode == 2
-    done = run(tmp_path, "--check")
+def test_no_difference_ends_with_0(tmp_path: Path) -> None:
+    done = run(tmp_path, "--check", unchanged=True)
     assert done.returncode == 0, done.stdout
+    assert section(done, "DRIFT") == ["Nothing differs from the inventory."]
+
+
+def test_what_needs_you_alone_ends_with_2(tmp_path: Path) -> None:
+    done = run(tmp_path, "--check", unchanged=True, needs_you=True)
+    assert done.returncode == 2, done.stdout
+    assert [line for line in section(done, "DRIFT") if line.startswith(f"  needs you: {tmp_path}/sub")]
+
+
+def test_a_plain_dry_run_shows_what_needs_you(tmp_path: Path) -> None:
+    done = run(tmp_path, "--check", playbook="deploy.yml", needs_you=True)
+    assert done.returncode == 0, done.stdout
+    host, line = section(done, "NEEDS ATTENTION")
+    assert host == "a1" and line.startswith(f"  needs you: {tmp_path}/sub")
+    assert "DRIFT" not in done.stdout
+
+
+def test_a_failure_ends_with_4_and_hides_nothing(tmp_path: Path) -> None:
+    done = run(tmp_path, "--check", hosts="a1,a2", broken=["a1"])
+    assert done.returncode == 4, done.stdout
+    lines = section(done, "DRIFT")
+    assert [line for line in lines if not line.startswith("    ")] == [
+        "a1",
+        "  Write files",
+        "  Change things by the item",
+        "  Change a secret",
+        "  could not look: no socket (Break the database)",
+        "  could not look: hidden by no_log (Break secretly)",
+        "a2",
+        "  Write files",
+        "  Change things by the item",
+        "  Change a secret",
+        lines[-1],
+    ]
+    assert "2 parts that could not be looked at" in lines[-1]
+    assert "HOSTS THAT FAILED" not in done.stdout
+
+
+def test_a_host_that_does_not_answer_ends_with_4(tmp_path: Path) -> None:
+    inventory = tmp_path / "hosts"
+    inventory.write_text("gone ansible_host=127.0.0.1 ansible_port=9\n")
+    done = run(tmp_path, "--check", hosts=str(inventory), ansible_connection="ssh", unchanged=True)
+    assert done.returncode == 4, done.stdout
+    host, line, end = section(done, "DRIFT")
+    assert host == "gone" and line.startswith("  could not look: ")
+    assert end == "The run ended before everything was compared."
 
 
 @pytest.mark.parametrize(
-    ("result", "expected"),
-    [
-        ({"changed_files": ["/a", "/b"]}, ["/a", "/b"]),
-        ({"changes": ["create database nova"]}, ["create database nova"]),
-        (
-            {
-                "started": ["x.service"],
-                "restarted": [{"name": "y.service", "reason": "/etc/y changed"}],
-                "enabled": ["x.service", "z.service"],
-            },
-            ["start x.service", "restart y.service", "enable z.service"],
-        ),
-        (
-            {"missing": ["nova-doc"], "repaired": ["dpkg had not finished 2 packages"], "lists_updated": False},
-            ["install nova-doc", "dpkg had not finished 2 packages"],
-        ),
-        ({"missing": ["cmp1"], "hosts": ["cmp1"]}, ["map cmp1 to its cell"]),
-        ({"msg": "whatever"}, ["The task"]),
-        ({"changed_files": []}, ["The task"]),
-    ],
+    ("playbook", "arguments"), [("deploy.yml", ["--check"]), ("deploy.yml", []), ("drift.yml", [])]
 )
-def test_a_result_says_what_changed(result: dict[str, Any], expected: list[str]) -> None:
-    assert items(result, "The task") == expected
-
-
-def test_what_could_not_be_looked_at_is_an_entry_of_its_own() -> None:
-    result = {"changed": False, "not_looked_at": "MariaDB could not be looked at: it is down"}
-    record = entries("ctl1", "Create databases", result)
-    assert record == [{"host": "ctl1", "task": "Create databases", "not_looked_at": result["not_looked_at"]}]
-    assert verdict(record).startswith("1 part that could not be looked at on 1 host.")
-    assert report(record) == ["ctl1", "  NOT LOOKED AT: MariaDB could not be looked at: it is down"]
-
-
-def test_files_of_other_modules_are_named() -> None:
-    assert items({"dest": "/a"}, "The task") == ["/a"]
-    assert items({"path": "/b"}, "The task") == ["/b"]
-
-
-def test_hosts_come_together_in_the_report() -> None:
-    record = [
-        {"host": "cmp1", "task": "A", "items": ["x"]},
-        {"host": "cmp2", "task": "A", "items": ["x"]},
-        {"host": "cmp1", "task": "B", "items": ["y", "z"]},
-    ]
-    assert report(record) == ["cmp1", "  A", "    x", "  B", "    y", "    z", "cmp2", "  A", "    x"]
-    assert verdict(record).startswith("4 differences from the inventory on 2 hosts.")
-    assert verdict([]) == ""
+def test_only_the_drift_report_ignores_failures(tmp_path: Path, playbook: str, arguments: list[str]) -> None:
+    done = run(tmp_path, *arguments, playbook=playbook, hosts="a1,a2", broken=["a1"])
+    assert done.returncode == 2, done.stdout
+    assert "...ignoring" not in done.stdout
+    assert section(done, "HOSTS THAT FAILED")[0] == "a1: Break the database"
 
 
 def test_the_module_refers_to_its_action_plugin(capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,8 +195,8 @@ def test_the_module_refers_to_its_action_plugin(capsys: pytest.CaptureFixture[st
     assert "works through its action plugin" in capsys.readouterr().out
 
 
-def test_nothing_is_written_where_the_name_of_the_record_is_empty(tmp_path: Path) -> None:
-    done = run(tmp_path, "--check", record="")
+def test_nothing_is_written_without_a_name_for_the_record(tmp_path: Path) -> None:
+    done = run(tmp_path, "--check")
     assert done.returncode == 2, done.stdout
     assert "Callback dispatch" not in done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "play.yml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deploy.yml", "drift.yml", "kept", "sub"]
