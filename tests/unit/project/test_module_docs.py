@@ -83,18 +83,21 @@ def ansible_module_arguments(module: str) -> dict[str, Any]:
     return recorded
 
 
-def action_argument_spec(name: str) -> Mapping[str, Any]:
-    """ARGUMENT_SPEC of an action plugin whose module file is documentation only."""
-    spec = getattr(importlib.import_module(f"plugins.action.{name}"), "ARGUMENT_SPEC", None)
-    assert spec is not None, f"plugins/action/{name}.py has no ARGUMENT_SPEC to compare with its documentation"
-    assert isinstance(spec, Mapping)
+def action_argument_spec(name: str) -> Mapping[str, Any] | None:
+    """ARGUMENT_SPEC of the action plugin of a module, if the plugin takes the options itself."""
+    spec = (
+        getattr(importlib.import_module(f"plugins.action.{name}"), "ARGUMENT_SPEC", None) if name in ACTIONS else None
+    )
+    assert spec is None or isinstance(spec, Mapping)
     return spec
 
 
 def argument_spec(module: str) -> Mapping[str, Any]:
-    """The argument_spec that a module or its action plugin works by."""
+    """The argument_spec of what users call: the action plugin, or else the module."""
     recorded = ansible_module_arguments(module)
-    return recorded["argument_spec"] if recorded else action_argument_spec(module)
+    found = action_argument_spec(module) or recorded.get("argument_spec")
+    assert found is not None, f"plugins/action/{module}.py has no ARGUMENT_SPEC to compare with its documentation"
+    return found
 
 
 def differences(documented: Mapping[str, Any], specified: Mapping[str, Any], where: str = "") -> Iterator[str]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,11 @@ Run = Callable[[Any], None]
 def code(run: Run, **spec: Any) -> Any:
     """A module with one option."""
     return SimpleNamespace(ARGUMENT_SPEC={"name": {"type": "str", "required": True}, **spec}, run=run)
+
+
+def say(module: Any, **result: Any) -> None:
+    """A module that ends with a result."""
+    module.exit_json(**result)
 
 
 def service(name: str, **parts: Any) -> dict[str, Any]:
@@ -148,7 +154,7 @@ def test_an_interrupt_is_not_a_result() -> None:
 
 def test_a_guest_counts_only_where_compute_verification_says_so(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     for verified in (True, False):
-        fake = code(lambda module, verified=verified: module.exit_json(verified=verified))
+        fake = code(functools.partial(say, verified=verified))
         monkeypatch.setattr(service_check, "compute_verification", fake)
         assert check_services(SimpleNamespace(), [], {"name": "x"})["verified"] is verified
 

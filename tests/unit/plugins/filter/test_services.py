@@ -117,7 +117,11 @@ def test_tags_select_a_service_with_those_that_serve_it() -> None:
 def test_ports_are_derived_from_the_maps() -> None:
     api = {"name": "nova", "title": "Nova", "port": 8774, "units": ["nova-api"], "proxied": True}
     shell = {"name": "epmd", "title": "the port mapper", "port": 4369, "units": ["epmd", "epmd.socket"]}
-    services = [{"groups": ["controller"], "ports": [api]}, {"groups": ["compute"], "ports": [shell]}, {"groups": []}]
+    services: list[dict[str, Any]] = [
+        {"groups": ["controller"], "ports": [api]},
+        {"groups": ["compute"], "ports": [shell]},
+        {"groups": []},
+    ]
     assert filters.proxied_ports(services) == [api]
     assert filters.occupied_ports(services, "haproxy.service") == [
         {"port": 8774, "groups": ["controller"], "purpose": "Nova", "units": ["haproxy.service", "nova-api.service"]},
