@@ -72,7 +72,7 @@ def check_numbers(values: Mapping[str, object], known: Known) -> list[str]:
         limits, zero = limits_of(name), option.get("default") == 0
         if (zero and number == 0) or limits.low <= number <= (limits.high or float("inf")):
             continue
-        instead = f"Write a number {limits}"
+        instead = f"Write {limits.low:g} or more" if limits.high is None else f"Write a number {limits}"
         if zero:
             instead += ", or 0 to have the default"
         found.append(message(name, values[name], f"this must be {limits}", instead))

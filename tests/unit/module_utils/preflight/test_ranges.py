@@ -32,9 +32,10 @@ PROJECT = Path(__file__).resolve().parents[4]
     ],
 )
 def test_number_out_of_range(name: str, value: object, limits: str) -> None:
-    assert ranges.check_numbers({name: value}, KNOWN) == [
-        f"{name} = {value!r}: this must be {limits}. Write a number {limits}."
-    ]
+    instead = (
+        f"Write a number {limits}" if limits.startswith("from") else f"Write {limits.removeprefix('at least ')} or more"
+    )
+    assert ranges.check_numbers({name: value}, KNOWN) == [f"{name} = {value!r}: this must be {limits}. {instead}."]
 
 
 @pytest.mark.parametrize("value", [20, 1279, 9217, -1])
