@@ -128,7 +128,7 @@ def obstacles(record: Iterable[Entry]) -> list[str]:
 def report(record: Sequence[Entry], *kinds: Callable[[Iterable[Entry]], list[str]]) -> list[str]:
     """Return the lines of these kinds by host; all kinds by default."""
     lines: list[str] = []
-    for host in dict.fromkeys(entry["host"] for entry in record):
+    for host in sorted({entry["host"] for entry in record}):
         own = [entry for entry in record if entry["host"] == host]
         found = [line for kind in kinds or (differences, obstacles) for line in kind(own)]
         lines += [host, *found] if found else []
