@@ -294,9 +294,9 @@ def test_profile_table_sums_the_omitted_tasks() -> None:
 
 
 def test_restarted_units() -> None:
-    before = {"same.service": "1", "anew.service": "2", "gone.service": "3"}
-    assert figures.restarted(before, {"same.service": "1", "anew.service": "9", "new.service": "4"}) == [
-        "anew.service",
+    before = {"same.service": "1", "changed.service": "2", "gone.service": "3"}
+    assert figures.restarted(before, {"same.service": "1", "changed.service": "9", "new.service": "4"}) == [
+        "changed.service",
         "gone.service",
     ]
 
