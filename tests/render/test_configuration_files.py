@@ -199,7 +199,7 @@ def test_a_compute_knows_no_database_password() -> None:
     sample = rendering.load("multihost")
     for host in ("cmp1", "cmp2"):
         for file in sample.files(host):
-            assert "mysql" not in (file.text or ""), f"{host}:{file.dest}"
+            assert "mysql+" not in (file.text or ""), f"{host}:{file.dest}"
             assert "[api_database]" not in (file.text or ""), f"{host}:{file.dest}"
 
 

@@ -36,7 +36,7 @@ from ansible.module_utils.kilonova.lab import computer
 from ansible.module_utils.kilonova.lab import network
 from ansible.module_utils.testing import patch_module_args
 import lab_computer
-for module in (lab, lab_network, lab_computer):
+for module in (computer, network, lab_computer):
     module.STATE, module.NETNS = state, state / "netns"
 network.COMPUTER_RECORD = state / "computer.json"
 for line in sys.stdin:

@@ -17,6 +17,8 @@ ROLES = PROJECT / "roles"
 COMMON = ROLES / "common"
 # Roles of plays that are not part of a deployed host, and those whose variables are their own business.
 UNLINKED = {"common", "lab"}
+# Playbooks whose plays need the variables of roles.
+USERS = ("compute-maintenance", "compute-remove", "preflight", "status", "verify")
 
 
 def maps() -> dict[str, dict[str, Any]]:
@@ -65,9 +67,16 @@ def test_common_links_to_the_variables_of_every_role(kind: str) -> None:
         assert link.is_symlink() and link.resolve() == ROLES / role / kind / "main.yml", f"{link} leads elsewhere"
 
 
-@pytest.mark.parametrize("role", sorted({path.parts[-2] for path in ROLES.glob("*/tasks")} - UNLINKED - {"service"}))
-def test_every_role_depends_on_common(role: str) -> None:
-    assert yaml.safe_load((ROLES / role / "meta" / "main.yml").read_text())["dependencies"] == ["common"]
+@pytest.mark.parametrize("playbook", ["site.yml", *(f"playbooks/{name}.yml" for name in USERS)])
+def test_plays_with_roles_list_common_first(playbook: str) -> None:
+    found = 0
+    for play in yaml.safe_load((PROJECT / playbook).read_text()):
+        imported = [task for task in play.get("tasks", []) if "ansible.builtin.import_role" in task]
+        if play.get("hosts") != "localhost" and (play.get("roles") or imported):
+            first = play["roles"][0]
+            assert (first["role"] if isinstance(first, dict) else first) == "common", play["name"]
+            found += 1
+    assert found
 
 
 @pytest.mark.parametrize("role", MAPS)
