@@ -90,7 +90,7 @@ clean: ## Remove .venv and .cache (run make destroy first)
 	@rm -rf .venv .cache
 
 ##@ Checks and tests
-CHECKS := check-yaml check-ansible check-python check-types check-unit
+CHECKS := check-yaml check-ansible check-python check-types check-unit check-project
 
 .PHONY: check $(CHECKS)
 check: $(DEV_STAMP) ## Run linters, type checks, unit and rendering tests (no root, no lab, 3 minutes)
@@ -111,7 +111,10 @@ check-types: $(DEV_STAMP)
 	@$(BIN)/mypy --no-error-summary
 
 check-unit: $(DEV_STAMP)
-	@$(BIN)/python -m pytest --quiet tests/unit tests/render
+	@$(BIN)/python -m pytest --quiet tests/unit/library tests/unit/module_utils tests/unit/tools
+
+check-project: $(DEV_STAMP)
+	@$(BIN)/python -m pytest --quiet tests/unit/plugins tests/unit/project tests/render
 
 .PHONY: test
 test: ## Run check, then Molecule on lab machines (SCENARIOS="default multihost", KEEP=1 leaves them)
