@@ -200,7 +200,7 @@ ROLE_PLAY = """
   hosts: all
   gather_facts: false
   connection: local
-  roles: [secrets]
+  roles: [common, secrets]
   tasks:
     - name: Compare
       ansible.builtin.debug:
