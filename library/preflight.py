@@ -71,7 +71,7 @@ options:
     elements: path
     default: []
   known_tags:
-    description: Tags that C(--tags) and C(--skip-tags) may name.
+    description: Tags that C(--tags) may name.
     type: list
     elements: str
     required: true

@@ -196,9 +196,7 @@ class ActionModule(ActionBase):
         variables, arguments = self._variables, self._arguments
         controllers = variables["groups"].get("controller", [])
         return [
-            *inventory.check_tags(
-                arguments["known_tags"], variables.get("ansible_run_tags", []), variables.get("ansible_skip_tags", [])
-            ),
+            *inventory.check_tags(arguments["known_tags"], variables.get("ansible_run_tags", [])),
             *secret_values.check_limited(
                 missing, controllers, variables["ansible_play_hosts_all"], arguments["secrets_path"]
             ),

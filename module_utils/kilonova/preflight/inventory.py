@@ -107,18 +107,16 @@ def check_batch(value: object, controller: str, used: object) -> list[str]:
     return []
 
 
-def check_tags(known: Iterable[str], run: Iterable[str], skipped: Iterable[str]) -> list[str]:
-    """Report tags on the command line that no task has."""
+def check_tags(known: Iterable[str], run: Iterable[str]) -> list[str]:
+    """Report tags of --tags that no task has. An unknown tag of --skip-tags leaves everything in, and does no harm."""
     tags = sorted({*known} - SPECIAL_TAGS)
     found = []
-    for option, given, effect in (
-        ("--tags", run, "nothing would run for it"),
-        ("--skip-tags", skipped, "nothing would be left out for it"),
-    ):
-        for tag in given:
-            if tag in SPECIAL_TAGS or tag in tags:
-                continue
-            close = difflib.get_close_matches(tag, tags, n=1)
-            instead = f"Did you mean {close[0]}? The tags are: " if close else "Write one of: "
-            found.append(message(option, tag, f"no task has this tag, so {effect}", instead + ", ".join(tags)))
+    for tag in run:
+        if tag in SPECIAL_TAGS or tag in tags:
+            continue
+        close = difflib.get_close_matches(tag, tags, n=1)
+        instead = f"Did you mean {close[0]}? The tags are: " if close else "Write one of: "
+        found.append(
+            message("--tags", tag, "no task has this tag, so nothing would run for it", instead + ", ".join(tags))
+        )
     return found
