@@ -30,7 +30,7 @@ DRIFT = [
     ("what nova-compute read has changed", "restart nova-compute.service"),
     ("others may read glance-api.conf", "/etc/glance/glance-api.conf"),
     ("a file of uwsgi's was removed", "/etc/nova/nova-api-metadata-uwsgi.ini"),
-    ("/etc/network/interfaces was edited", "bridge : Put the bridge over the interface"),
+    ("/etc/network/interfaces was edited", "bridge : Configure the bridge"),
     ("a unit was stopped", "start nova-scheduler.service"),
     ("a unit was disabled", "enable memcached.service"),
     ("a package was removed", "install nova-doc"),
