@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
@@ -20,7 +19,7 @@ from ansible.module_utils.kilonova.cloud.catalog_plan import (
     resolve,
     without,
 )
-from ansible.module_utils.kilonova.cloud.client import CLIENT_ARGUMENTS, connect
+from ansible.module_utils.kilonova.cloud.client import CLIENT_ARGUMENTS, connect, is_first_deployment
 from ansible.module_utils.kilonova.cloud.identity import IdentityApi, IdentityError
 from ansible.module_utils.kilonova.system.locks import wait_for_earlier_call
 from ansible.module_utils.kilonova.system.logs import unit_log
@@ -172,7 +171,7 @@ def run(module: AnsibleModule) -> None:
     empty = [user["name"] for user in params["users"] if not user["password"]]
     if empty:
         module.fail_json(msg=f"The password of {', '.join(empty)} is empty. Keystone needs one for every user.")
-    if module.check_mode and not os.path.exists(params["clouds_file"]):
+    if is_first_deployment(module, changes=[]):
         predict(module, bootstrapped(params))
     wait_for_earlier_call(module, "keystone_catalog")
     connection = connect(module)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kilonova.cloud import keystone_catalog, token_cache
+from ansible.module_utils.kilonova.cloud import client, keystone_catalog, token_cache
 from ansible.module_utils.kilonova.cloud.catalog_plan import UnknownNames, diff_of, make_changes
 from ansible.module_utils.kilonova.cloud.identity import IdentityApi, IdentityError
 from ansible.module_utils.testing import patch_module_args
@@ -277,3 +277,16 @@ def test_a_dry_run_goes_on_without_what_cannot_be_met(
         "the service glance could be any of one, two, which all have the type image",
     ]
     assert keystone.writes == []
+
+
+@pytest.mark.parametrize("deployed", [True, False])
+def test_a_missing_clouds_file_predicts_a_new_catalog_only_before_the_first_deployment(
+    deployed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(client, "mariadb_is_deployed", lambda: deployed)
+    params = wanted(clouds_file=str(tmp_path / "clouds.yaml"), _ansible_check_mode=True)
+    with patch_module_args(params), pytest.raises(SystemExit):
+        keystone_catalog.run(AnsibleModule(argument_spec=keystone_catalog.ARGUMENT_SPEC, supports_check_mode=True))
+    result = json.loads(capsys.readouterr().out)
+    assert bool(result["changes"]) is not deployed
+    assert ("this host is deployed" in result.get("not_looked_at", "")) is deployed

@@ -17,13 +17,15 @@ import pytest
 import yaml
 
 PROJECT = Path(__file__).resolve().parents[4]
-# As in site.yml.
+# As in site.yml and role common.
 GO_ON = next(play["ignore_errors"] for play in yaml.safe_load((PROJECT / "site.yml").read_text()) if "hosts" in play)
+SHARED = yaml.safe_load((PROJECT / "roles" / "common" / "vars" / "main" / "common.yml").read_text())
 DEPLOY = """
 - name: Deploy
   hosts: all
   gather_facts: false
   ignore_errors: "{go_on}"
+  roles: [shared]
   tasks:
     - name: Write files
       config_files:
@@ -79,6 +81,9 @@ def run(
     paths = {"directory": tmp_path, "uid": os.getuid(), "gid": os.getgid()}
     (tmp_path / "deploy.yml").write_text(DEPLOY.format(go_on=GO_ON, **paths))
     (tmp_path / "drift.yml").write_text(DRIFT)
+    shared = tmp_path / "roles" / "shared" / "vars"
+    shared.mkdir(parents=True, exist_ok=True)
+    (shared / "main.yml").write_text(json.dumps({"cloud_reports_drift": SHARED["cloud_reports_drift"]}))
     (tmp_path / "kept").write_text("same\n")
     (tmp_path / "kept").chmod(0o644)
     (tmp_path / "sub").mkdir(exist_ok=True)
@@ -199,4 +204,4 @@ def test_nothing_is_written_without_a_name_for_the_record(tmp_path: Path) -> Non
     done = run(tmp_path, "--check")
     assert done.returncode == 2, done.stdout
     assert "Callback dispatch" not in done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["deploy.yml", "drift.yml", "kept", "sub"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deploy.yml", "drift.yml", "kept", "roles", "sub"]
