@@ -65,6 +65,7 @@ class Sample:
     variable_manager: VariableManager
     play: Play
     roles: dict[str, Role]
+    maps: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     rendered: dict[str, list[File]] = field(default_factory=dict)
 
     def hosts(self) -> list[str]:
@@ -83,10 +84,12 @@ class Sample:
         return Templar(loader=self.loader, variables={**self.variables(host), **magic, **(changes or {})})
 
     def services(self, host: str) -> list[dict[str, Any]]:
-        """The maps of the services that the host runs."""
-        found = self.templar(host).template(self.variables(host)["cloud_services_here"])
-        assert isinstance(found, list)
-        return found
+        """The maps of the services that the host runs, rendered once."""
+        if host not in self.maps:
+            found = self.templar(host).template(self.variables(host)["cloud_services_here"])
+            assert isinstance(found, list)
+            self.maps[host] = found
+        return self.maps[host]
 
     def files(self, host: str) -> list[File]:
         """Everything that config_files writes on the host, rendered once."""

@@ -5,15 +5,16 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from ansible.template import trust_as_template
 
 from plugins.filter.services import services_needed
+from tests.render import rendering
+from tests.site_tasks import listed
 from tests.unit.project.test_service_maps import MAPS
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -41,11 +42,8 @@ NEEDED: dict[str, set[str]] = {
 @functools.cache
 def tasks() -> tuple[tuple[str, str, frozenset[str]], ...]:
     """All tasks of site.yml as (role, task, tags), in their order."""
-    command = [sys.executable, "-m", "ansible", "playbook", "-i", "inventory/lab", "--list-tasks", "site.yml"]
-    environment = os.environ | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
-    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return tuple((m["role"] or "", m["task"], frozenset(m["tags"].split(", "))) for m in TASK.finditer(done.stdout))
+    found = TASK.finditer(listed("inventory/lab").stdout)
+    return tuple((match["role"] or "", match["task"], frozenset(match["tags"].split(", "))) for match in found)
 
 
 @pytest.mark.parametrize("tag", NEEDED)
@@ -81,3 +79,16 @@ def test_documentation_lists_every_tag() -> None:
     (page,) = PROJECT.glob("docs/**/tags.md")
     used = {tag for role, task, tags in tasks() for tag in tags} - {"always", ""}
     assert {tag for tag in used if f"| `{tag}` |" not in page.read_text()} == set()
+
+
+def test_preflight_knows_all_tags() -> None:
+    used = {tag for role, task, tags in tasks() for tag in tags} - {""}
+    expression = yaml.safe_load((PROJECT / "roles/preflight/vars/main.yml").read_text())["preflight_known_tags"]
+    known = rendering.load("all_in_one").templar("cloud1").template(trust_as_template(expression))
+    assert len(used) > 15
+    assert used - {*known} == set()
+
+
+def test_secrets_are_generated_after_preflight() -> None:
+    roles = [role for role, task, tags in tasks()]
+    assert 0 < roles.index("preflight") < roles.index("secrets")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.site_tasks import listed
 from tools.chaos import campaign, moments
 from tools.chaos import lab as labs
 from tools.chaos import run as runs
@@ -52,7 +53,7 @@ def test_tasks_come_in_order_with_every_repetition() -> None:
 
 @pytest.fixture(scope="module")
 def site_tasks() -> list[str]:
-    return moments.list_tasks(PROJECT / "inventory" / "lab")
+    return moments.parse_tasks(listed("inventory/lab").stdout)
 
 
 def test_known_tasks_exist(site_tasks: list[str]) -> None:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -442,8 +443,8 @@ def test_output_without_a_terminal_is_the_default_callbacks(site: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "variables"),
-    [([], {"KILONOVA_PLAIN_OUTPUT": "1"}), (["-v"], {}), ([], {"TERM": "dumb"})],
-    ids=["asked for", "verbose", "dumb"],
+    [([], {"KILONOVA_PLAIN_OUTPUT": "1"}), (["-v"], {})],
+    ids=["asked for", "verbose"],
 )
 def test_plain_output_on_a_terminal_is_the_default_callbacks(
     site: Path, arguments: list[str], variables: dict[str, str]
@@ -451,6 +452,26 @@ def test_plain_output_on_a_terminal_is_the_default_callbacks(
     ours = run_in_terminal(site, *arguments, **variables)
     assert ours.output == run_in_terminal(site, *arguments, **variables | {"ANSIBLE_STDOUT_CALLBACK": "default"}).output
     assert "TASK [Change something] ***" in ours.output and ours.frames == []
+
+
+@pytest.mark.parametrize(
+    ("terminal", "kind", "verbosity", "plain", "line"),
+    [
+        (True, "xterm", 0, False, True),
+        (False, "xterm", 0, False, False),
+        (True, "dumb", 0, False, False),
+        (True, "xterm", 1, False, False),
+        (True, "xterm", 0, True, False),
+    ],
+)
+def test_a_line_needs_a_terminal_and_a_user_who_did_not_ask_for_more(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, kind: str, verbosity: int, plain: bool, line: bool
+) -> None:
+    monkeypatch.setattr(progress.sys, "stdout", SimpleNamespace(isatty=lambda: terminal))
+    monkeypatch.setattr(progress.context, "CLIARGS", {})
+    monkeypatch.setenv("TERM", kind)
+    callback: Any = SimpleNamespace(get_option=lambda name: plain, _display=SimpleNamespace(verbosity=verbosity))
+    assert progress.CallbackModule.wants_line(callback) == line
 
 
 def test_output_on_a_terminal(site: Path) -> None:
@@ -486,7 +507,7 @@ def test_differences_are_shown_above_the_line(site: Path) -> None:
 
 
 def test_a_narrow_terminal_shows_the_task(site: Path) -> None:
-    running = run_in_terminal(site, columns="26")
+    running = run_in_terminal(site, "--limit=a", columns="26")
     assert any("| Change something" in frame for frame in running.frames)
     assert max(map(len, running.frames)) < 26
 
@@ -508,9 +529,9 @@ def test_options_of_the_default_callback(site: Path) -> None:
 
 
 def test_check_mode_is_marked(site: Path) -> None:
-    running = run_in_terminal(site, "--check")
+    running = run_in_terminal(site, "--check", "--limit=a")
     text = "\n".join(running.screen)
-    assert "  would change: Change something: a, b\n" in text
+    assert "  would change: Change something: a\n" in text
     assert all(frame.startswith("CHECK MODE | ") for frame in running.frames)
 
 
