@@ -14,7 +14,7 @@ unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 
 BIN := .venv/bin
 STAMP := .venv/.kilonova-setup
-DEV_STAMP := .venv/.kilonova-setup-dev
+DEV_STAMP := .cache/collections/.kilonova-setup-dev
 INVENTORY ?= inventory/lab
 ARGS ?=
 PLAYBOOK := $(BIN)/ansible-playbook -i $(INVENTORY) $(ARGS)
@@ -69,9 +69,13 @@ drift: $(STAMP) ## List differences from the inventory without changing anything
 $(STAMP): requirements.txt tools/setup
 	@PYTHON="$(PYTHON)" tools/setup
 
+# The stamp is in .cache, and a removed .venv makes it void.
 $(DEV_STAMP): requirements.txt requirements-dev.txt requirements.yml requirements-collections.txt tools/setup \
-		tools/install_collections.py
+		tools/install_collections.py $(if $(wildcard $(STAMP)),,no-environment)
 	@PYTHON="$(PYTHON)" tools/setup dev
+
+.PHONY: no-environment
+no-environment:
 
 .PHONY: setup
 setup: $(STAMP) ## Install what deployments need into .venv (PYTHON=/path/to/python3)

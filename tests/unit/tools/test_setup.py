@@ -22,7 +22,7 @@ case "$arguments" in
         [ ! -e "$BROKEN" ] || exit 1
         echo "install ${arguments##*--require-hashes }" >>"$LOG" ;;
     "- "*) cat >/dev/null ;;
-    tools/install_collections.py*) echo collections >>"$LOG" ;;
+    tools/install_collections.py*) mkdir -p "$3"; echo collections >>"$LOG" ;;
 esac
 """
 DEPLOY = "install --only-binary :all: --requirement requirements.txt"
@@ -91,6 +91,12 @@ def test_a_deployment_leaves_development_packages_alone(checkout: Checkout) -> N
     assert checkout.setup() == []
     checkout.change("requirements-dev.txt")
     assert checkout.setup() == []
+    assert checkout.setup("dev") == [DEV, "collections"]
+
+
+def test_removed_collections_are_installed_again(checkout: Checkout) -> None:
+    checkout.setup("dev")
+    shutil.rmtree(checkout.root / ".cache")
     assert checkout.setup("dev") == [DEV, "collections"]
 
 
