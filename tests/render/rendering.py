@@ -80,7 +80,7 @@ class Sample:
 
     def templar(self, host: str, changes: Mapping[str, Any] | None = None) -> Templar:
         """A templar with the host's variables, and others than the inventory's."""
-        magic = {"ansible_run_tags": ["all"]}
+        magic = {"ansible_run_tags": ["all"], "role_path": str(PROJECT / "roles" / "service")}
         return Templar(loader=self.loader, variables={**self.variables(host), **magic, **(changes or {})})
 
     def services(self, host: str) -> list[dict[str, Any]]:

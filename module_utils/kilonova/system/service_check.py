@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.kilonova.cloud import (
+    cloud_resources,
     compute_verification,
     keystone_bootstrap,
     keystone_catalog,
@@ -28,6 +29,7 @@ from ansible.module_utils.kilonova.system import apt_packages, systemd_units
 # Modules that a service map may name under checks. Each has ARGUMENT_SPEC and run(module).
 CHECKS: dict[str, ModuleType] = {
     "apt_packages": apt_packages,
+    "cloud_resources": cloud_resources,
     "guest_image": guest_image,
     "keystone_bootstrap": keystone_bootstrap,
     "keystone_catalog": keystone_catalog,
