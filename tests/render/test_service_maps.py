@@ -72,6 +72,12 @@ def test_checks_are_arguments_that_their_modules_take(sample: rendering.Sample) 
     assert checked
 
 
+def test_every_module_of_the_check_has_a_map_that_names_it() -> None:
+    samples = [rendering.load(name) for name in ("all_in_one", "multihost")]
+    services = [service for sample in samples for host in sample.hosts() for service in sample.services(host)]
+    assert {check["module"] for service in services for check in service.get("checks", [])} == set(CHECKS)
+
+
 def test_unit_tests_use_the_index_that_a_host_has(sample: rendering.Sample) -> None:
     written = json.loads((PROJECT / "tests" / "unit" / "services.json").read_text())
     for host in sample.hosts():
