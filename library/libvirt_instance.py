@@ -115,7 +115,8 @@ found:
       migrated here while it ran)."
     - "disks: target, bus, source, format, gib (size in GiB)."
     - "interfaces: mac, target (tap device), model, bridge, port_id, addresses (as passed on by Nova), flows (whether
-      OVN has installed the flows of the port; null without OVN), vm_uuid (as in Open vSwitch)."
+      OVN has installed the flows of the port; null without OVN), vm_uuid (as in Open vSwitch), sent and received
+      (packets from and to the guest, as the tap device counts them)."
   type: dict
   returned: when the domain exists
 mismatches:
@@ -220,7 +221,8 @@ def compare(
             problems += compare_interface(wanted, nic, uuid)
             address = wanted.get("address")
             if address_on_console and address and not (found["arrived_running"] or shows_address(console, address)):
-                problems.append(mismatch(f"interface {wanted['mac']}: address on the console", address, "not printed"))
+                seen = f"not printed; the guest sent {nic['sent']} packets and got {nic['received']}"
+                problems.append(mismatch(f"interface {wanted['mac']}: address on the console", address, seen))
         for mac in sorted(set(present) - set(wanted_macs)):
             problems.append(mismatch("interfaces", ", ".join(wanted_macs) or "none", f"also {mac}"))
 
@@ -244,6 +246,18 @@ def bridge_of(tap: str, in_ovs: bool, sysfs: Path = Path("/sys/class/net")) -> s
         return run((*OVS, "iface-to-br", tap)).strip()
     master = sysfs / tap / "master"
     return master.resolve().name if master.exists() else ""
+
+
+def packets(tap: str, sysfs: Path = Path("/sys/class/net")) -> dict[str, int]:
+    """Return how many packets the guest behind a tap device sent and received."""
+    counted = {}
+    # What the kernel receives from the device is what the guest sends.
+    for key, counter in (("sent", "rx_packets"), ("received", "tx_packets")):
+        try:
+            counted[key] = int((sysfs / tap / "statistics" / counter).read_text(encoding="ascii"))
+        except OSError:
+            counted[key] = 0
+    return counted
 
 
 def arrived_running(name: str, state: Path = Path("/run/libvirt/qemu"), proc: Path = Path("/proc")) -> bool:
@@ -280,6 +294,7 @@ def examine(domain: libvirt.virDomain) -> dict[str, Any]:
         found["interfaces"].append(
             {
                 **asdict(nic),
+                **packets(nic.target),
                 "bridge": bridge_of(nic.target, nic.target in interfaces) or nic.bridge,
                 "port_id": port_id,
                 "addresses": parsed.addresses.get(port_id, []),

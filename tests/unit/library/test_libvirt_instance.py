@@ -109,6 +109,8 @@ FOUND: dict[str, Any] = {
             "port_id": PORT,
             "addresses": ["192.168.1.149"],
             "flows": True,
+            "sent": 14,
+            "received": 3,
             "vm_uuid": UUID,
         }
     ],
@@ -207,6 +209,7 @@ def test_address_on_the_console(console: str, printed: bool) -> None:
     wanted = {**EXPECTED, "console": None}
     problems = libvirt_instance.compare(UUID, wanted, FOUND, console, True)
     assert [problem["what"].endswith("address on the console") for problem in problems] == ([] if printed else [True])
+    assert all("sent 14 packets and got 3" in problem["found"] for problem in problems)
     assert libvirt_instance.compare(UUID, wanted, FOUND, console, False) == []
 
 
@@ -216,6 +219,15 @@ def test_kernel_bridge_of_a_tap_device(tmp_path: Path) -> None:
     (tmp_path / "tap0" / "master").symlink_to(tmp_path / "br0")
     assert libvirt_instance.bridge_of("tap0", False, tmp_path) == "br0"
     assert libvirt_instance.bridge_of("tap1", False, tmp_path) == ""
+
+
+def test_packets_of_a_guest(tmp_path: Path) -> None:
+    counters = tmp_path / "tap0" / "statistics"
+    counters.mkdir(parents=True)
+    (counters / "rx_packets").write_text("14\n")
+    (counters / "tx_packets").write_text("3\n")
+    assert libvirt_instance.packets("tap0", tmp_path) == {"sent": 14, "received": 3}
+    assert libvirt_instance.packets("tap1", tmp_path) == {"sent": 0, "received": 0}
 
 
 def test_console_log_with_its_rotated_part(tmp_path: Path) -> None:
