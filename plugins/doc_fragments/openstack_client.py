@@ -17,7 +17,7 @@ options:
     type: path
     default: /etc/openstack/clouds.yaml
   api_timeout:
-    description: Seconds to wait for Keystone to answer.
+    description: Seconds to wait for Keystone to answer, and, where something is changed, for an API that restarts.
     type: int
     default: 120
 requirements:

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -33,6 +34,9 @@ SERVICE_LAYERS = {
 }
 SERVER_ERROR = 500
 REFUSED = (401, 403)
+# What a load balancer answers while its backend is restarting.
+NO_BACKEND = (502, 503)
+POLL_SECONDS = 0.5
 UNANSWERED = "MessagingTimeout"
 
 Answer = TypeVar("Answer")
@@ -62,9 +66,13 @@ class CloudError(Exception):
 
 @dataclass
 class CloudApi:
-    """Requests by service type. Each failure is a CloudError that names the layer."""
+    """Requests by service type. Each failure is a CloudError that names the layer.
+
+    What is only read is read again for ``patience`` seconds while a load balancer has no backend.
+    """
 
     connection: Connection
+    patience: float = 4.0
 
     def get(self, service: str, path: str, **params: Any) -> dict[str, Any]:
         return self._json(service, "GET", path, params=params)
@@ -102,16 +110,19 @@ class CloudApi:
         if not arguments.get("params"):
             arguments.pop("params", None)
         if method == "GET":
-            # Reading again is harmless. A load balancer whose backend is restarting answers 503.
-            arguments |= {"connect_retries": 3, "status_code_retries": 3, "retriable_status_codes": {502, 503}}
-        try:
-            proxy = getattr(self.connection, service)
-            response = proxy.request(path, method, microversion=version, raise_exc=False, **arguments)
-        except (ClientException, SDKException) as error:
-            raise CloudError(layer, f"{method} {path} got no answer: {error}") from error
-        if response.status_code >= 400:
-            raise CloudError(layer, f"{method} {path} got {_refusal(response)}", response.status_code)
-        return response
+            arguments["connect_retries"] = 3
+        deadline = time.monotonic() + (self.patience if method == "GET" else 0)
+        while True:
+            try:
+                proxy = getattr(self.connection, service)
+                response = proxy.request(path, method, microversion=version, raise_exc=False, **arguments)
+            except (ClientException, SDKException) as error:
+                raise CloudError(layer, f"{method} {path} got no answer: {error}") from error
+            if response.status_code < HTTPStatus.BAD_REQUEST:
+                return response
+            if response.status_code not in NO_BACKEND or time.monotonic() >= deadline:
+                raise CloudError(layer, f"{method} {path} got {_refusal(response)}", response.status_code)
+            time.sleep(POLL_SECONDS)
 
     def _json(self, service: str, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         response = self.request(service, method, path, **arguments)

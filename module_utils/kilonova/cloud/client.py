@@ -69,6 +69,9 @@ def connect(module: AnsibleModule) -> Connection:
         module.fail_json(msg=f"{clouds_file} cannot be used: {error}")
     # Mask the secrets of the clouds file in results, like no_log options.
     module.no_log_values.update(secrets_in(region.config))
+    # Each of them is made once for a process, without a lock, when a thread first uses a service.
+    region.get_prometheus_histogram()
+    region.get_prometheus_counter()
     connection = Connection(config=region)
     _authenticate(module, connection, str(region.config.get("auth", {}).get("auth_url", "")))
     return connection

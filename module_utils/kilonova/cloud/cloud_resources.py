@@ -178,7 +178,7 @@ def run(module: AnsibleModule) -> None:
     wait_for_earlier_call(module, "cloud_resources")
     connection = connect(module)
     work = Convergence(
-        api=CloudApi(connection),
+        api=CloudApi(connection, patience=0 if module.check_mode else module.params["api_timeout"]),
         project_id=connection.current_project_id or "",
         check_mode=module.check_mode,
         server_timeout=module.params["server_timeout"],

@@ -248,7 +248,7 @@ class Compute:
 
 def run(module: AnsibleModule) -> None:
     params = module.params
-    work = Compute(CloudApi(connect(module)), params["name"], module.check_mode)
+    work = Compute(CloudApi(connect(module), params["api_timeout"]), params["name"], module.check_mode)
     try:
         if params["state"] == "drained":
             if params["must_exist"] or work.service() is not None:

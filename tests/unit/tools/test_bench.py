@@ -134,7 +134,6 @@ def test_packages_of_both_deployments_differ_where_documented() -> None:
         "python3-libvirt",
         "python3-novaclient",
         "python3-osc-placement",
-        "python3-pymemcache",
     }
     assert by_hand - site == {"crudini"}
 

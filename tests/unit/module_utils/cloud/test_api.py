@@ -94,6 +94,13 @@ def test_a_restarting_backend_is_tolerated(cloud: Callable[[Answers], CloudApi])
     assert api.listing("compute", "/servers", "servers") == []
 
 
+def test_a_backend_that_stays_away_is_an_error(cloud: Callable[[Answers], CloudApi]) -> None:
+    api = cloud({"/servers": [(502, b"")] * 9})
+    api.patience = 1.2
+    with pytest.raises(CloudError, match="GET /servers got 502"):
+        api.listing("compute", "/servers", "servers")
+
+
 @pytest.mark.parametrize(
     ("status", "body", "text", "logs"),
     [

@@ -9,15 +9,17 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from ansible.module_utils.kilonova.cloud import client, token_cache
 from ansible.module_utils.kilonova.cloud.client import connect, secrets_in
-from openstack.config import OpenStackConfig
+from openstack.config import OpenStackConfig, cloud_region
 
 PASSWORD = "@:/%$#'\"\\ "
 
@@ -227,3 +229,23 @@ def test_entry_points_are_not_searched_in_the_module_archive(
 def test_secrets_are_found_at_any_depth() -> None:
     config = {"auth": {"password": "a", "username": "b", "application_credential_secret": "c"}, "token": "d", "n": 1}
     assert set(secrets_in(config)) == {"a", "c", "d"}
+
+
+def test_metrics_are_registered_before_threads_need_them(
+    keystone: Callable[[list[int]], str], clouds: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """openstacksdk registers each once, without a lock: "Duplicated timeseries in CollectorRegistry" in two threads."""
+    made: list[str] = []
+    registry = SimpleNamespace()
+
+    def collector(name: str, *arguments: Any, **options: Any) -> object:
+        made.append(name)
+        return object()
+
+    prometheus = SimpleNamespace(REGISTRY=registry, Histogram=collector, Counter=collector)
+    monkeypatch.setattr(cloud_region, "prometheus_client", prometheus)
+    connection = connect(Module(clouds(keystone([201]))))
+    assert len(made) == 2
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        list(pool.map(lambda name: getattr(connection.config, name)(), ["get_prometheus_histogram"] * 4))
+    assert len(made) == 2
