@@ -242,8 +242,8 @@ def test_metrics_are_registered_before_threads_need_them(
         made.append(name)
         return object()
 
-    prometheus = SimpleNamespace(REGISTRY=registry, Histogram=collector, Counter=collector)
-    monkeypatch.setattr(cloud_region, "prometheus_client", prometheus)
+    monkeypatch.setattr(cloud_region, "prometheus_client", SimpleNamespace(Histogram=collector, Counter=collector))
+    monkeypatch.setattr(cloud_region.CloudRegion, "get_prometheus_registry", lambda self: registry)
     connection = connect(Module(clouds(keystone([201]))))
     assert len(made) == 2
     with ThreadPoolExecutor(max_workers=4) as pool:
