@@ -13,8 +13,9 @@ description:
   - Checks Keystone (a token), Nova's services (API C(/os-services)), hypervisors, Placement's resource providers,
     Neutron's agents, Glance's images and Nova's servers.
   - Waits up to O(timeout) seconds for what recovers without help, such as the heartbeat of a service that was just
-    started. Then fails with all problems, each with the part of the cloud that it belongs to, and the last log lines of
-    the units in question that run on this host.
+    started, and five seconds if there is something that does not, such as a disabled service. Then fails with all
+    problems, each with the part of the cloud that it belongs to, and the last log lines of the units in question that
+    run on this host.
   - Changes nothing.
 author: The Kilonova authors (@kilonova)
 extends_documentation_fragment: [openstack_client, healthy_cloud, read_only]
@@ -48,17 +49,18 @@ EXAMPLES = r"""
 
 RETURN = r"""
 problems:
-  description: The problems; each has layer (a part of the cloud), message and hosts.
+  description: The problems; each has layer (a part of the cloud), message, hosts, and passes (whether it may recover).
   returned: always
   type: list
   elements: dict
-  sample: [{"layer": "Nova compute", "message": "nova-compute on node2 is down", "hosts": ["node2"]}]
+  sample: [{"layer": "Nova compute", "message": "nova-compute on node2 is down", "hosts": ["node2"], "passes": true}]
 layer:
   description: The layer of the first problem.
   returned: on failure
   type: str
 services:
-  description: Nova's services; binary, host, zone, status (enabled or disabled), state (up or down).
+  description: Nova's services; binary, host, zone, status (enabled or disabled), disabled_reason, state (up or
+    down).
   returned: when Nova answers
   type: list
   elements: dict

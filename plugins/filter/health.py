@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Filter that formats the result of cloud_health for people."""
+"""Filters that format the results of cloud_health and unit_check for people."""
 
 from __future__ import annotations
 
@@ -69,8 +69,25 @@ def health_lines(health: Mapping[str, Any]) -> list[str]:
     return [*lines, "Problems", *problems] if problems else [*lines, "No problem seen."]
 
 
+def units_found(hostvars: Mapping[str, Mapping[str, Any]], hosts: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+    """Return what unit_check found, by host; hosts that it did not look at are left out."""
+    return {host: hostvars[host]["verify_units"] for host in hosts if "verify_units" in hostvars[host]}
+
+
+def unit_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return lines about the broken units of all hosts: what mends each, then their logs."""
+    broken = [(host, unit) for host, result in results.items() for unit in result.get("broken", [])]
+    failed = [
+        f"- {host}: {result['msg']}"
+        for host, result in results.items()
+        if result.get("failed") or result.get("unreachable")
+    ]
+    lines = [f"- {host}: {one['unit']} ({one['title']}) {one['reason']}: {one['command']}" for host, one in broken]
+    return failed + lines + [line for host, one in broken for line in (f"=== {host}", *one["log"].splitlines())]
+
+
 class FilterModule:
     """Entry point for Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"health_lines": health_lines}
+        return {"health_lines": health_lines, "unit_lines": unit_lines, "units_found": units_found}

@@ -120,6 +120,32 @@ def all_units_of(service: Service) -> list[dict[str, Any]]:
     return units_of(service) + later_units_of(service)
 
 
+def _from_below(services: Iterable[Service]) -> list[Service]:
+    """Return services after those whose units they start after."""
+    services = list(services)
+    owners = {unit["name"]: service for service in services for unit in all_units_of(service)}
+    found: dict[str, Service] = {}
+
+    def add(service: Service) -> None:
+        for unit in service.get("after", []):
+            if unit in owners and owners[unit]["name"] not in found:
+                add(owners[unit])
+        found.setdefault(service["name"], service)
+
+    for service in services:
+        add(service)
+    return list(found.values())
+
+
+def titled_units(services: Iterable[Service]) -> list[dict[str, Any]]:
+    """Return the units of services as unit_check takes them, those that others depend on first."""
+    return [
+        {"title": service["title"], **{key: unit[key] for key in ("name", "state", "enabled") if key in unit}}
+        for service in _from_below(services)
+        for unit in all_units_of(service)
+    ]
+
+
 def files_of(service: Service) -> list[dict[str, Any]]:
     """Return the files of a service as config_files takes them, with the role of each template, and drop-ins."""
     return [{"role": service["name"], **file} for file in service.get("files", [])] + boot_drop_ins(service)
@@ -255,5 +281,6 @@ class FilterModule:
             "services_needed": services_needed,
             "services_of": services_of,
             "services_tagged": services_tagged,
+            "titled_units": titled_units,
             "units_of": units_of,
         }

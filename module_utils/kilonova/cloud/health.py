@@ -19,6 +19,8 @@ SERVICE_BINARIES = {
     "nova-conductor": "Nova conductor",
     "nova-compute": "Nova compute",
 }
+# nova-compute disables itself while libvirt is away, and enables itself afterwards.
+DISABLED_BY_NOVA = "AUTO:"
 # On a gateway chassis the controller agent has another name.
 AGENT_TYPES = {
     "OVN": ("OVN Controller agent", "OVN Controller Gateway agent"),
@@ -28,11 +30,16 @@ HEALTH_ARGUMENTS: dict[str, dict[str, Any]] = {
     "computes": {"type": "list", "elements": "str", "default": []},
     "images": {"type": "list", "elements": "str", "default": []},
 }
+# States that a server leaves by a request only.
+ENDED = ("SHUTOFF", "ERROR", "PAUSED", "SUSPENDED", "SHELVED", "SHELVED_OFFLOADED", "SOFT_DELETED", "VERIFY_RESIZE")
+# How long to look on for others beside a problem that does not pass.
+OTHERS_SECONDS = 5.0
 Problem = dict[str, Any]
 
 
-def problem(layer: str, message: str, *hosts: str) -> Problem:
-    return {"layer": layer, "message": message, "hosts": list(hosts)}
+def problem(layer: str, message: str, *hosts: str, passes: bool = True) -> Problem:
+    """Return a problem. passes: whether it may pass by itself, so that waiting makes sense."""
+    return {"layer": layer, "message": message, "hosts": list(hosts), "passes": passes}
 
 
 # Reading
@@ -47,6 +54,7 @@ def read_services(api: CloudApi) -> list[dict[str, Any]]:
             "status": one["status"],
             "state": one["state"],
             "forced_down": one.get("forced_down", False),
+            "disabled_reason": one.get("disabled_reason") or "",
         }
         for one in api.listing("compute", "/os-services", "services")
     ]
@@ -136,7 +144,7 @@ def read_all(api: CloudApi) -> tuple[dict[str, Any], list[Problem]]:
         try:
             state[name] = answer.result()
         except CloudError as error:
-            problems.append(problem(error.layer, str(error)))
+            problems.append(problem(error.layer, str(error), passes=error.logs_matter))
     for one in state.get("hypervisors", []):
         one.update(state.get("providers", {}).get(one["name"], {}))
     for one in state.get("servers", []):
@@ -154,15 +162,18 @@ def service_problems(services: list[dict[str, Any]], computes: list[str]) -> lis
     for one in services:
         layer = SERVICE_BINARIES.get(one["binary"], "Nova API")
         if one["state"] != "up":
-            why = "was forced down" if one["forced_down"] else "is down (Nova gets no heartbeat from it)"
-            found.append(problem(layer, f"{one['binary']} on {one['host']} {why}", one["host"]))
+            forced = one["forced_down"]
+            why = "was forced down" if forced else "is down (Nova gets no heartbeat from it)"
+            found.append(problem(layer, f"{one['binary']} on {one['host']} {why}", one["host"], passes=not forced))
         if one["status"] != "enabled":
+            reason = f" ({one['disabled_reason']})" if one["disabled_reason"] else ""
             found.append(
                 problem(
                     layer,
-                    f"{one['binary']} on {one['host']} is {one['status']}; openstack compute service set --enable "
-                    f"{one['host']} {one['binary']} enables it",
+                    f"{one['binary']} on {one['host']} is {one['status']}{reason}; openstack compute service set "
+                    f"--enable {one['host']} {one['binary']} enables it",
                     one["host"],
+                    passes=one["disabled_reason"].startswith(DISABLED_BY_NOVA),
                 )
             )
     for binary, layer in SERVICE_BINARIES.items():
@@ -215,7 +226,7 @@ def agent_problems(agents: list[dict[str, Any]], computes: list[str]) -> list[Pr
         if not one["alive"]:
             found.append(problem(layer, f"{one['type']} on {one['host']} is not alive", one["host"]))
         if not one["enabled"]:
-            found.append(problem(layer, f"{one['type']} on {one['host']} is disabled", one["host"]))
+            found.append(problem(layer, f"{one['type']} on {one['host']} is disabled", one["host"], passes=False))
     for host in computes:
         for layer, types in AGENT_TYPES.items():
             if not any(one["host"] == host and one["type"] in types for one in agents):
@@ -228,7 +239,7 @@ def image_problems(images: list[dict[str, Any]], names: list[str]) -> list[Probl
     for name in names:
         states = sorted({str(one["status"]) for one in images if one["name"] == name})
         if not states:
-            found.append(problem("Glance", f"the image '{name}' is not listed"))
+            found.append(problem("Glance", f"the image '{name}' is not listed", passes=False))
         elif "active" not in states:
             found.append(problem("Glance", f"the image '{name}' is {', '.join(states)}, not active"))
     return found
@@ -239,7 +250,7 @@ def server_problems(servers: list[dict[str, Any]], names: list[str]) -> list[Pro
     for name in names:
         here = [one for one in servers if one["name"] == name]
         if not here:
-            found.append(problem("Nova API", f"there is no server '{name}' in the project"))
+            found.append(problem("Nova API", f"there is no server '{name}' in the project", passes=False))
         for one in here:
             if one["status"] == "ACTIVE":
                 found += port_problems(one)
@@ -248,7 +259,8 @@ def server_problems(servers: list[dict[str, Any]], names: list[str]) -> list[Pro
             hint = f"; openstack server start {one['id']} starts it" if one["status"] == "SHUTOFF" else ""
             hosts = [one["host"]] if one["host"] else []
             layer = "Nova compute" if hosts else "Nova scheduler"
-            found.append(problem(layer, f"the server '{name}' is {one['status']}{fault}, not ACTIVE{hint}", *hosts))
+            text = f"the server '{name}' is {one['status']}{fault}, not ACTIVE{hint}"
+            found.append(problem(layer, text, *hosts, passes=one["status"] not in ENDED))
     return found
 
 
@@ -332,14 +344,18 @@ def look(
 def healthy(
     api: CloudApi, computes: list[str], images: list[str], servers: list[str], timeout: float
 ) -> tuple[dict[str, Any], bool]:
-    """Wait until there is no problem. Returns the state, and whether it was healthy at once."""
-    deadline = time.monotonic() + timeout
+    """Wait until there is no problem. Returns the state, and whether it was healthy at once.
+
+    A problem that does not pass by itself is raised soon, together with all others.
+    """
+    start = time.monotonic()
     first = True
     while True:
         state, problems = look(api, computes, images, servers)
         if not problems:
             return state, first
-        if time.monotonic() >= deadline:
+        patience = timeout if all(one["passes"] for one in problems) else min(timeout, OTHERS_SECONDS)
+        if time.monotonic() - start >= patience:
             raise Unhealthy(problems)
         first = False
         time.sleep(POLL_SECONDS)

@@ -18,7 +18,8 @@ from plugins.filter.health import FilterModule
 def state(**changes: Any) -> dict[str, Any]:
     """A healthy cloud with one host."""
     services = [
-        {"binary": binary, "host": "node1", "zone": "nova", "status": "enabled", "state": "up", "forced_down": False}
+        {"binary": binary, "host": "node1", "zone": "nova", "status": "enabled", "state": "up"}
+        | {"forced_down": False, "disabled_reason": ""}
         for binary in ("nova-scheduler", "nova-conductor", "nova-compute")
     ]
     agents = [
@@ -155,3 +156,30 @@ def test_report_of_a_broken_cloud() -> None:
     lines = FilterModule().filters()["health_lines"]({"problems": [{"layer": "Nova API", "message": "down"}]})
     assert "Nova services: none" in lines
     assert lines[-2:] == ["Problems", "  Nova API: down"]
+
+
+@pytest.mark.parametrize(
+    ("found", "passes"),
+    [
+        (changed("services", 2, state="down"), True),
+        (changed("services", 2, state="down", forced_down=True), False),
+        (changed("services", 2, status="disabled", disabled_reason="maintenance"), False),
+        (changed("services", 2, status="disabled", disabled_reason="AUTO: Connection to libvirt lost: 1"), True),
+        (changed("agents", 0, alive=False), True),
+        (changed("servers", 0, status="BUILD"), True),
+        (changed("servers", 0, status="SHUTOFF"), False),
+        (state(images=[]), False),
+        (changed("images", 0, status="queued"), True),
+    ],
+)
+def test_what_passes_by_itself_is_waited_for(
+    found: dict[str, Any], passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look takes a second of this clock."""
+    looks: list[float] = []
+    monkeypatch.setattr(health, "layer_logs", lambda layers, lines: "")
+    monkeypatch.setattr(health, "time", SimpleNamespace(monotonic=lambda: float(len(looks)), sleep=looks.append))
+    monkeypatch.setattr(health, "read_all", lambda api: (dict(found), []))
+    with pytest.raises(health.Unhealthy):
+        health.healthy(None, ["node1"], ["guest"], ["my_vm"], 60)  # type: ignore[arg-type]
+    assert len(looks) == (60 if passes else 5)

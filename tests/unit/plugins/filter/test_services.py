@@ -263,3 +263,14 @@ def test_paths_are_those_of_the_files() -> None:
     assert "/etc/systemd/system/nova-api.service.d/kilonova.conf" in filters.paths_of(service)
     del service["after"]
     assert filters.paths_of(service) == ["/etc/nova/nova.conf"]
+
+
+def test_units_come_after_those_that_they_need() -> None:
+    database = {"name": "mariadb", "title": "MariaDB", "units": [{"name": "mariadb.service", "reads": ["/etc/my.cnf"]}]}
+    keystone = {"name": "keystone", "title": "Keystone", "after": ["mariadb.service"]}
+    keystone["units"] = [{"name": "keystone.service"}, {"name": "old.service", "state": "stopped"}]
+    assert filters.titled_units([keystone, database]) == [
+        {"title": "MariaDB", "name": "mariadb.service", "enabled": True},
+        {"title": "Keystone", "name": "keystone.service", "enabled": True},
+        {"title": "Keystone", "name": "old.service", "enabled": False, "state": "stopped"},
+    ]

@@ -1,0 +1,87 @@
+#!/usr/bin/python
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: unit_check
+short_description: Find the systemd units of a host that do not run as wanted
+version_added: "0.1.0"
+description:
+  - Finds units that failed, are masked, stopped, missing or restarting over and over, or that would not start at boot.
+    Returns for each the reason, the command that mends it, and the end of its log.
+  - Takes a fraction of a second where all units run. Units that are starting are waited for up to O(timeout) seconds.
+  - Fails for none of these; RV(broken) says what it found.
+author: The Kilonova authors (@kilonova)
+extends_documentation_fragment: [read_only]
+options:
+  units:
+    description: The units, as the filter P(titled_units#filter) makes them of service maps.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the unit. Without a suffix, a service.
+        type: str
+        required: true
+      title:
+        description: What it belongs to, such as V(Nova).
+        type: str
+        required: true
+      state:
+        description: Whether it has to run. V(stopped) units are not looked at.
+        type: str
+        choices: [started, stopped]
+        default: started
+      enabled:
+        description: Whether it has to start at boot. By default, that does not matter.
+        type: bool
+  timeout:
+    description: Seconds to wait for units that are starting.
+    type: float
+    default: 10
+  lines:
+    description: How many lines of each log.
+    type: int
+    default: 10
+notes:
+  - Needs systemd 247 or newer, for C(systemctl show --timestamp=us+utc).
+"""
+
+EXAMPLES = r"""
+- name: Check units
+  unit_check:
+    units: "{{ cloud_services_here | titled_units }}"
+  register: result
+"""
+
+RETURN = r"""
+host:
+  description: Host name.
+  returned: always
+  type: str
+broken:
+  description: The units that do not run as wanted.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    unit: {description: The unit., type: str}
+    title: {description: What it belongs to., type: str}
+    reason: {description: "What is wrong, such as V(is masked).", type: str}
+    command: {description: The command that mends it., type: str}
+    log: {description: The last lines of its journal and log files., type: str}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.kilonova.system.unit_check import ARGUMENT_SPEC, run
+
+
+def main() -> None:
+    run(AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Find the units that do not run as wanted, with the reason, the command that mends it, and the end of the log.
+
+Documented in library/unit_check.py.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.kilonova.system.logs import unit_log
+from ansible.module_utils.kilonova.system.systemctl import Systemctl
+from ansible.module_utils.kilonova.system.unit_readiness import not_ready
+from ansible.module_utils.kilonova.system.units import Unit, full_name, is_enabled
+
+POLL_SECONDS = 0.25
+SETTLE_SECONDS = 1.0
+UNIT_OPTIONS: dict[str, Any] = {
+    "name": {"type": "str", "required": True},
+    "title": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["started", "stopped"], "default": "started"},
+    "enabled": {"type": "bool"},
+}
+ARGUMENT_SPEC: dict[str, Any] = {
+    "units": {"type": "list", "elements": "dict", "required": True, "options": UNIT_OPTIONS},
+    "timeout": {"type": "float", "default": 10.0},
+    "lines": {"type": "int", "default": 10},
+}
+
+
+def judge(unit: Unit, first_restarts: int, now: float) -> tuple[str, str, bool]:
+    """Return what is wrong with a unit ("" for nothing), the command that mends it, and whether waiting is pointless."""
+    load = unit.get("LoadState")
+    if load == "masked":
+        return "is masked", f"systemctl unmask {unit.name} && systemctl start {unit.name}", True
+    if load != "loaded":
+        return f"cannot be loaded ({load})", "ansible-playbook site.yml", True
+    reason, hopeless = not_ready(unit, first_restarts, SETTLE_SECONDS, {}, now)
+    if reason:
+        verb = "restart" if unit.get("ActiveState") in ("failed", "activating") else "start"
+        return reason, f"systemctl {verb} {unit.name}", hopeless
+    if unit.enabled and not is_enabled(unit) and unit.get("UnitFileState") == "disabled":
+        return "runs, but does not start at boot", f"systemctl enable {unit.name}", True
+    return "", "", True
+
+
+def find_broken(systemctl: Systemctl, units: list[Unit], timeout: float) -> list[dict[str, str]]:
+    """Return the units that are broken. Those that are starting get some time."""
+    deadline = time.monotonic() + timeout
+    systemctl.read(units)
+    first = {unit.name: int(unit.get("NRestarts") or 0) for unit in units}
+    while True:
+        found = {unit.name: judge(unit, first[unit.name], time.time()) for unit in units}
+        if all(hopeless for reason, _, hopeless in found.values() if reason) or time.monotonic() >= deadline:
+            break
+        time.sleep(POLL_SECONDS)
+        systemctl.read(units)
+    broken = []
+    for name, (reason, command, _) in found.items():
+        if reason:
+            broken.append({"unit": name, "reason": reason, "command": command})
+    return broken
+
+
+def run(module: AnsibleModule) -> None:
+    """Return the broken units."""
+    given = {full_name(entry["name"]): entry for entry in module.params["units"] if entry["state"] == "started"}
+    units = [
+        Unit(name=name, state="started", enabled=entry["enabled"], masked=None, reads=[], ports=[])
+        for name, entry in given.items()
+    ]
+    broken = find_broken(Systemctl(module), units, module.params["timeout"]) if units else []
+    for one in broken:
+        one["title"] = given[one["unit"]]["title"]
+        one["log"] = unit_log(one["unit"], module.params["lines"])
+    module.exit_json(changed=False, host=socket.gethostname(), broken=broken)

@@ -1,0 +1,58 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Units that do not run, and what mends them."""
+
+from __future__ import annotations
+
+import pytest
+from ansible.module_utils.kilonova.system import unit_check
+from ansible.module_utils.kilonova.system.units import Unit
+
+from tests.unit.module_utils.system.sample_units import STARTED, unit
+
+
+@pytest.mark.parametrize(
+    ("now", "reason", "command"),
+    [
+        ({}, "", ""),
+        ({"LoadState": "masked", "ActiveState": "inactive"}, "is masked", "unmask {0} && systemctl start {0}"),
+        ({"LoadState": "not-found"}, "cannot be loaded (not-found)", "ansible-playbook site.yml"),
+        ({"ActiveState": "failed", "Result": "exit-code"}, "failed (exit-code)", "restart {0}"),
+        ({"ActiveState": "inactive", "SubState": "dead"}, "is inactive, and systemd is not starting it any more", "start {0}"),
+        ({"UnitFileState": "disabled"}, "runs, but does not start at boot", "enable {0}"),
+    ],
+)  # fmt: skip
+def test_each_reason_comes_with_its_command(now: dict[str, str], reason: str, command: str) -> None:
+    one = unit({"enabled": True}, **now)
+    found, mends, hopeless = unit_check.judge(one, 0, STARTED + 60)
+    assert found == reason and mends.removeprefix("systemctl ") == command.format(one.name)
+    assert hopeless
+
+
+class Systemctl:
+    """Gives a unit one state after the other."""
+
+    def __init__(self, *states: dict[str, str]) -> None:
+        self.states = list(states)
+
+    def read(self, units: list[Unit]) -> None:
+        state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        units[0].now = {**units[0].now, **state}
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unit_check, "POLL_SECONDS", 0.0)
+
+
+def test_a_unit_that_is_starting_is_waited_for() -> None:
+    starting = {"ActiveState": "activating", "SubState": "start"}
+    systemctl = Systemctl(starting, starting, {"ActiveState": "active", "SubState": "running"})
+    assert unit_check.find_broken(systemctl, [unit({"enabled": True})], 5) == []  # type: ignore[arg-type]
+
+
+def test_a_unit_that_never_starts_is_broken() -> None:
+    systemctl = Systemctl({"ActiveState": "activating", "SubState": "auto-restart"})
+    (broken,) = unit_check.find_broken(systemctl, [unit()], 0.05)  # type: ignore[arg-type]
+    assert broken["reason"] == "is activating (auto-restart)"
+    assert broken["command"].startswith("systemctl restart ")

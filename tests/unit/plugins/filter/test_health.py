@@ -1,0 +1,38 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Lines about broken units."""
+
+from __future__ import annotations
+
+from plugins.filter.health import unit_lines, units_found
+
+BROKEN = {
+    "unit": "nova-api.service",
+    "title": "Nova",
+    "reason": "is masked",
+    "command": "systemctl unmask nova-api.service",
+}
+
+
+def test_what_mends_each_unit_comes_before_the_logs() -> None:
+    results = {
+        "ctl1": {"broken": [BROKEN | {"log": "--- journal\none"}, BROKEN | {"unit": "b.service", "log": "two"}]},
+        "cmp1": {"broken": []},
+        "cmp2": {"unreachable": True, "msg": "no route to host"},
+        "cmp3": {"skipped": True, "changed": False},
+    }
+    assert unit_lines(results) == [
+        "- cmp2: no route to host",
+        "- ctl1: nova-api.service (Nova) is masked: systemctl unmask nova-api.service",
+        "- ctl1: b.service (Nova) is masked: systemctl unmask nova-api.service",
+        "=== ctl1",
+        "--- journal",
+        "one",
+        "=== ctl1",
+        "two",
+    ]
+
+
+def test_hosts_that_were_not_looked_at_are_left_out() -> None:
+    hostvars = {"ctl1": {"verify_units": {"broken": []}}, "cmp1": {}}
+    assert units_found(hostvars, ["ctl1", "cmp1"]) == {"ctl1": {"broken": []}}
