@@ -33,7 +33,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
 
 
 def judge(unit: Unit, first_restarts: int, now: float) -> tuple[str, str, bool]:
-    """Return what is wrong with a unit ("" for nothing), the command that mends it, and whether waiting is pointless."""
+    """Return what is wrong ("" for nothing), the command that mends it, and whether waiting is pointless."""
     load = unit.get("LoadState")
     if load == "masked":
         return "is masked", f"systemctl unmask {unit.name} && systemctl start {unit.name}", True

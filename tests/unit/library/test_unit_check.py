@@ -18,7 +18,7 @@ from tests.unit.module_utils.system.sample_units import STARTED, unit
         ({"LoadState": "masked", "ActiveState": "inactive"}, "is masked", "unmask {0} && systemctl start {0}"),
         ({"LoadState": "not-found"}, "cannot be loaded (not-found)", "ansible-playbook site.yml"),
         ({"ActiveState": "failed", "Result": "exit-code"}, "failed (exit-code)", "restart {0}"),
-        ({"ActiveState": "inactive", "SubState": "dead"}, "is inactive, and systemd is not starting it any more", "start {0}"),
+        ({"ActiveState": "inactive"}, "is inactive, and systemd is not starting it any more", "start {0}"),
         ({"UnitFileState": "disabled"}, "runs, but does not start at boot", "enable {0}"),
     ],
 )  # fmt: skip
