@@ -11,7 +11,7 @@ Service = Mapping[str, Any]
 
 DROP_IN = "kilonova.conf"
 # Keys of a unit that are for others than the module systemd_units.
-OTHER_UNIT_KEYS = ("drop_in", "logs")
+OTHER_UNIT_KEYS = ("drop_in", "logs", "restart")
 
 
 def services_of(services: Iterable[Service], group_names: Iterable[str]) -> list[Service]:
@@ -148,7 +148,7 @@ def titled_units(services: Iterable[Service]) -> list[dict[str, Any]]:
 
 def files_of(service: Service) -> list[dict[str, Any]]:
     """Return the files of a service as config_files takes them, with the role of each template, and drop-ins."""
-    return [{"role": service["name"], **file} for file in service.get("files", [])] + boot_drop_ins(service)
+    return [{"role": service["name"], **file} for file in service.get("files", [])] + drop_ins(service)
 
 
 def checks_of(service: Service) -> dict[str, Any]:
@@ -169,7 +169,9 @@ def checks_of(service: Service) -> dict[str, Any]:
 def paths_of(service: Service) -> list[str]:
     """Return the paths of the files of a service, without rendering their content."""
     return [file["dest"] for file in service.get("files", [])] + [
-        path for directory in _drop_in_directories(service) for path in (directory, f"{directory}/{DROP_IN}")
+        path
+        for directory in map(_drop_in_directory, _units_with_drop_in(service))
+        for path in (directory, f"{directory}/{DROP_IN}")
     ]
 
 
@@ -182,37 +184,36 @@ def credentials_of(service: Service) -> list[dict[str, str]]:
     ]
 
 
-def _drop_in_directories(service: Service) -> list[str]:
-    if not service.get("after"):
-        return []
-    return [f"/etc/systemd/system/{unit['name']}.d" for unit in service["units"] if unit.get("drop_in", True)]
+def _units_with_drop_in(service: Service) -> list[Mapping[str, Any]]:
+    return [
+        unit
+        for unit in [*service.get("units", []), *service.get("later_units", [])]
+        if unit["name"].endswith(".service") and unit.get("drop_in", True)
+    ]
 
 
-def boot_drop_ins(service: Service) -> list[dict[str, Any]]:
-    """Return drop-ins, as config_files takes them, with which the units of a service come up at boot.
+def _drop_in_directory(unit: Mapping[str, Any]) -> str:
+    return f"/etc/systemd/system/{unit['name']}.d"
 
-    Debian orders the units after other databases and queues than these, and systemd gives up on a unit that failed
-    five times in ten seconds. Units of a service share directories in /run: without RuntimeDirectoryPreserve, the stop
-    of one removes them from under the others (status 233/RUNTIME_DIRECTORY).
+
+def drop_ins(service: Service) -> list[dict[str, Any]]:
+    """Return drop-ins, as config_files takes them, with which the units of a service come up at boot and after failures.
+
+    systemd gives up on a unit that failed five times in ten seconds, and Debian orders units after other databases and
+    queues than these. Units of a service share directories in /run: without RuntimeDirectoryPreserve, the stop of one
+    removes them from under the others (status 233/RUNTIME_DIRECTORY).
     """
-    directories = _drop_in_directories(service)
-    if not directories:
-        return []
-    wants = f"Wants={' '.join(service['wants'])}\n" if service.get("wants") else ""
-    content = (
-        "# Managed by Kilonova.\n"
-        "[Unit]\n"
-        f"{wants}"
-        f"After={' '.join(service['after'])}\n"
-        "StartLimitIntervalSec=0\n\n"
-        "[Service]\n"
-        "RestartSec=2s\n"
-        "RuntimeDirectoryPreserve=yes\n"
-    )
+    order = {"Wants": service.get("wants"), "After": service.get("after")}
     files: list[dict[str, Any]] = []
-    for directory in directories:
-        files.append({"dest": directory, "state": "directory", "mode": "0755"})
-        files.append({"dest": f"{directory}/{DROP_IN}", "content": content})
+    for unit in _units_with_drop_in(service):
+        lines = ["# Managed by Kilonova. Restarts for as long as it takes, with growing pauses.", "[Unit]"]
+        lines += [f"{key}={' '.join(names)}" for key, names in order.items() if names]
+        lines += ["StartLimitIntervalSec=0", "", "[Service]"]
+        lines += [f"Restart={unit['restart']}"] if unit.get("restart") else []
+        lines += ["RestartSec=1s", "RestartSteps=6", "RestartMaxDelaySec=30s"]
+        lines += ["RuntimeDirectoryPreserve=yes"] if service.get("after") else []
+        files.append({"dest": _drop_in_directory(unit), "state": "directory", "mode": "0755"})
+        files.append({"dest": f"{_drop_in_directory(unit)}/{DROP_IN}", "content": "\n".join(lines) + "\n"})
     return files
 
 
@@ -263,13 +264,13 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "all_units_of": all_units_of,
-            "boot_drop_ins": boot_drop_ins,
-            "catalog_services": catalog_services,
+                        "catalog_services": catalog_services,
             "catalog_users": catalog_users,
             "checks_of": checks_of,
             "credentials_of": credentials_of,
             "database_users": database_users,
             "databases_of": databases_of,
+            "drop_ins": drop_ins,
             "files_of": files_of,
             "later_units_of": later_units_of,
             "occupied_ports": occupied_ports,

@@ -182,10 +182,10 @@ def test_units_that_a_role_starts_later_follow_the_others() -> None:
     assert filters.later_units_of(service) == [{"name": "b.service"}]
 
 
-def test_a_service_that_needs_others_gets_a_drop_in_for_each_unit() -> None:
-    units = [{"name": "a.service"}, {"name": "b.service"}]
-    assert filters.boot_drop_ins({"units": units}) == []
-    files = filters.boot_drop_ins({"units": units, "after": ["mariadb.service", "rabbitmq-server.service"]})
+def test_units_get_drop_ins_with_which_they_come_up() -> None:
+    units = [{"name": "a.service"}, {"name": "b.service", "restart": "always"}, {"name": "c.service", "drop_in": False}]
+    needs = {"after": ["mariadb.service", "rabbitmq-server.service"], "wants": ["x.target", "y.target"]}
+    files = filters.drop_ins({"units": [*units, {"name": "d.socket"}], **needs})
     assert [file["dest"] for file in files] == [
         "/etc/systemd/system/a.service.d",
         "/etc/systemd/system/a.service.d/kilonova.conf",
@@ -194,10 +194,26 @@ def test_a_service_that_needs_others_gets_a_drop_in_for_each_unit() -> None:
     ]
     parsed = configparser.ConfigParser(interpolation=None)
     parsed.optionxform = str  # type: ignore[method-assign, assignment]
-    parsed.read_string(files[1]["content"])
-    assert dict(parsed["Unit"]) == {"After": "mariadb.service rabbitmq-server.service", "StartLimitIntervalSec": "0"}
-    files = filters.boot_drop_ins({"units": units, "after": ["a.target"], "wants": ["a.target", "b.target"]})
-    assert "\n[Unit]\nWants=a.target b.target\nAfter=a.target\n" in files[1]["content"]
+    parsed.read_string(files[3]["content"])
+    assert dict(parsed["Unit"]) == {
+        "Wants": "x.target y.target",
+        "After": "mariadb.service rabbitmq-server.service",
+        "StartLimitIntervalSec": "0",
+    }
+    assert dict(parsed["Service"]) == {
+        "Restart": "always",
+        "RestartSec": "1s",
+        "RestartSteps": "6",
+        "RestartMaxDelaySec": "30s",
+        "RuntimeDirectoryPreserve": "yes",
+    }
+    assert "Restart=" not in files[1]["content"]
+
+
+def test_a_unit_that_a_role_starts_later_gets_a_drop_in_too() -> None:
+    files = filters.drop_ins({"units": [], "later_units": [{"name": "a.service"}]})
+    assert files[1]["content"].splitlines()[1:3] == ["[Unit]", "StartLimitIntervalSec=0"]
+    assert "RuntimeDirectoryPreserve" not in files[1]["content"]
 
 
 def test_databases_in_the_order_of_the_services() -> None:
