@@ -83,8 +83,8 @@ def test_a_check_compares_files_without_options_and_all_units() -> None:
     service = {
         "name": "nova",
         "files": [{"dest": "/etc/n", "src": "n.j2", "options": ["nova.conf"]}],
-        "units": [{"name": "a.service", "logs": ["a/b.log"]}],
-        "later_units": [{"name": "b.service", "logs": ["b.log"]}],
+        "units": [{"name": "a.service", "drop_in": False, "logs": ["a/b.log"]}],
+        "later_units": [{"name": "b.service", "drop_in": False}],
         "checks": [{"module": "keystone_keys", "args": {}}],
     }
     assert filters.checks_of(service) == {
@@ -277,7 +277,7 @@ def test_paths_are_those_of_the_files() -> None:
     }
     assert filters.paths_of(service) == [file["dest"] for file in filters.files_of(service)]
     assert "/etc/systemd/system/nova-api.service.d/kilonova.conf" in filters.paths_of(service)
-    del service["after"]
+    service["units"] = service["units"][1:]
     assert filters.paths_of(service) == ["/etc/nova/nova.conf"]
 
 
