@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -45,6 +46,16 @@ class State:
     external_ids: dict[str, str] = field(default_factory=dict)
     managers: list[str] = field(default_factory=list)
     bridges: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # Ports whose network device is not the one that Open vSwitch opened.
+    stale: list[str] = field(default_factory=list)
+
+
+def kernel_index(name: str, sysfs: Path = Path("/sys/class/net")) -> int:
+    """Return the index of a network device, 0 if it does not exist."""
+    try:
+        return int((sysfs / name / "ifindex").read_text(encoding="ascii"))
+    except OSError:
+        return 0
 
 
 def table(text: str) -> list[dict[str, Any]]:
@@ -74,7 +85,7 @@ def as_list(cell: Any) -> list[Any]:
 
 
 def state_from(tables: dict[str, list[dict[str, Any]]]) -> State:
-    """Read the state from the tables Open_vSwitch, Manager, Bridge and Port."""
+    """Read the state from the tables Open_vSwitch, Manager, Bridge, Port and Interface."""
     ports = {row["_uuid"]: row["name"] for row in tables["Port"]}
     return State(
         external_ids=tables["Open_vSwitch"][0]["external_ids"],
@@ -86,6 +97,8 @@ def state_from(tables: dict[str, list[dict[str, Any]]]) -> State:
             }
             for row in tables["Bridge"]
         },
+        # A device that was deleted and created again has another index; Open vSwitch keeps a socket of the old one.
+        stale=[row["name"] for row in tables["Interface"] if row["ifindex"] != kernel_index(row["name"])],
     )
 
 
@@ -136,6 +149,9 @@ def plan(state: State, params: dict[str, Any]) -> tuple[list[list[str]], list[st
         commands += [["--if-exists", "del-port", name, port] for port in surplus]
         if missing or surplus:
             note(f"{name}:ports", now_bridge["ports"], kept + missing)
+        for port in (port for port in bridge["ports"] if port in kept and port in state.stale):
+            commands += [["del-port", name, port], ["add-port", name, port]]
+            note(f"{name}:{port}", "a deleted device", "the present device")
     return commands, changes, {"before": before, "after": after}
 
 
@@ -158,6 +174,7 @@ def read(module: AnsibleModule) -> State:
         "Manager": "target",
         "Bridge": "name,datapath_type,ports",
         "Port": "_uuid,name",
+        "Interface": "name,ifindex",
     }
     return state_from(
         {

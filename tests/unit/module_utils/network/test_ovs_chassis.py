@@ -29,6 +29,7 @@ JOINED = {
     '[["uuid","c9bc3586-6c1f-4626-a836-2819370b7731"],"tap37cc4e90-50"],'
     '[["uuid","2c16815a-117e-4d8a-9ba1-979d3b9ae9ab"],"br-int"],'
     '[["uuid","5f4591be-03fe-4f9c-8bc3-123893831cbc"],"ovs-br0"]],"headings":["_uuid","name"]}',
+    "Interface": '{"data":[["ovs-br0",5],["br-int",11],["tap37cc4e90-50",12]],"headings":["name","ifindex"]}',
 }
 # The output for a new database.
 EMPTY = {
@@ -36,6 +37,7 @@ EMPTY = {
     "Manager": '{"data":[],"headings":["target"]}',
     "Bridge": '{"data":[],"headings":["name","datapath_type","ports"]}',
     "Port": '{"data":[],"headings":["_uuid","name"]}',
+    "Interface": '{"data":[],"headings":["name","ifindex"]}',
 }
 # A bridge of the default datapath type with no port but its own, a bridge with a port, and two managers.
 TWO_BRIDGES = {
@@ -47,6 +49,7 @@ TWO_BRIDGES = {
     "Port": '{"data":[[["uuid","cc15f3e0-ad13-44e4-96a5-50745249ad08"],"dummy7"],'
     '[["uuid","85162394-5d85-4942-b329-8b1da8de3674"],"br-one"],'
     '[["uuid","bfc6c3c7-de7f-41de-a6c5-5b2367892333"],"br-two"]],"headings":["_uuid","name"]}',
+    "Interface": '{"data":[["dummy7",["set",[]]]],"headings":["name","ifindex"]}',
 }
 ARGUMENTS: dict[str, Any] = {
     "external_ids": {"ovn-remote": "tcp:10.0.0.11:6642", "ovn-encap-type": "geneve", "ovn-encap-ip": "10.0.0.11"},
@@ -78,6 +81,17 @@ class Fake:
         """Return the words of the last call that changes something."""
         path = self.directory / "call"
         return path.read_text().splitlines() if path.exists() else []
+
+
+INDEXES = {"ovs-br0": 5, "br-int": 11, "tap37cc4e90-50": 12}
+
+
+@pytest.fixture(autouse=True)
+def indexes(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """The indexes of the kernel's network devices."""
+    present = dict(INDEXES)
+    monkeypatch.setattr(ovs_chassis, "kernel_index", lambda name: present.get(name, 0))
+    return present
 
 
 @pytest.fixture
@@ -180,6 +194,21 @@ def test_a_value_that_looks_like_notation_stays_text() -> None:
 )
 def test_plan_from_a_joined_host(wanted: dict[str, Any], commands: list[list[str]]) -> None:
     assert planned(JOINED, **wanted) == commands
+
+
+@pytest.mark.parametrize("now", [17, 0])
+def test_a_device_that_was_created_again_is_opened_again(now: int, indexes: dict[str, int]) -> None:
+    indexes["ovs-br0"] = now
+    assert planned(JOINED, bridges=[{"name": "br-provider", "datapath_type": "netdev", "ports": ["ovs-br0"]}]) == [
+        ["del-port", "br-provider", "ovs-br0"],
+        ["add-port", "br-provider", "ovs-br0"],
+    ]
+    # Ports that nobody asked for are left alone.
+    assert planned(JOINED, bridges=[{"name": "br-provider", "datapath_type": "netdev", "ports": []}]) == []
+
+
+def test_a_port_without_a_device_has_no_index() -> None:
+    assert state(TWO_BRIDGES).stale == ["dummy7"]
 
 
 def test_the_order_of_managers_does_not_matter() -> None:
