@@ -90,6 +90,11 @@ reasons:
   returned: always
   type: dict
   sample: {nova: [/etc/nova/nova.conf], mariadb: ["mariadb_databases: cannot connect"]}
+foreign:
+  description: What is on the host beside what the maps want, such as other users of RabbitMQ. Left alone.
+  returned: always
+  type: list
+  elements: str
 verified:
   description: Whether a guest ran on this compute since anything on it changed.
   returned: always

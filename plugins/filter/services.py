@@ -197,7 +197,7 @@ def _drop_in_directory(unit: Mapping[str, Any]) -> str:
 
 
 def drop_ins(service: Service) -> list[dict[str, Any]]:
-    """Return drop-ins, as config_files takes them, with which the units of a service come up at boot and after failures.
+    """Return drop-ins, as config_files takes them, with which units come up at boot and after failures.
 
     systemd gives up on a unit that failed five times in ten seconds, and Debian orders units after other databases and
     queues than these. Units of a service share directories in /run: without RuntimeDirectoryPreserve, the stop of one
@@ -264,7 +264,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "all_units_of": all_units_of,
-                        "catalog_services": catalog_services,
+            "catalog_services": catalog_services,
             "catalog_users": catalog_users,
             "checks_of": checks_of,
             "credentials_of": credentials_of,

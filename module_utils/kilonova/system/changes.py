@@ -28,7 +28,7 @@ NAMED = {
 # Tasks named beside a text that several of them reported.
 SHOWN_TASKS = 3
 
-# {host, task} and one of items (list), needs_you (text) and not_looked_at (text).
+# {host, task} and one of items (list), needs_you (text), not_looked_at (text) and foreign (text).
 Entry = dict[str, Any]
 
 
@@ -83,6 +83,7 @@ def entries(host: str, task: str, result: dict[str, Any]) -> list[Entry]:
     changed = [item for part in parts if part.get("changed") and not is_failed(part) for item in items(part, task)]
     found: list[Entry] = [{"items": list(dict.fromkeys(changed))}] if changed else []
     found += [{"needs_you": text} for part in parts for text in part.get("needs_you") or []]
+    found += [{"foreign": text} for part in parts for text in part.get("foreign") or []]
     found += [{"not_looked_at": part["not_looked_at"]} for part in parts if part.get("not_looked_at")]
     found += [{"not_looked_at": cause(part)} for part in failed]
     return [{"host": host, "task": task, **entry} for entry in found]
@@ -125,19 +126,24 @@ def obstacles(record: Iterable[Entry]) -> list[str]:
     ]
 
 
+def additions(record: Iterable[Entry]) -> list[str]:
+    """Return lines with what is there besides, and which a run leaves alone."""
+    return [f"  not ours: {text}" for text in tasks_of_texts(record, "foreign")]
+
+
 def report(record: Sequence[Entry], *kinds: Callable[[Iterable[Entry]], list[str]]) -> list[str]:
     """Return the lines of these kinds by host; all kinds by default."""
     lines: list[str] = []
     for host in sorted({entry["host"] for entry in record}):
         own = [entry for entry in record if entry["host"] == host]
-        found = [line for kind in kinds or (differences, obstacles) for line in kind(own)]
+        found = [line for kind in kinds or (differences, obstacles, additions) for line in kind(own)]
         lines += [host, *found] if found else []
     return lines
 
 
 def verdict(record: Iterable[Entry]) -> str:
     """Return one sentence about all entries, "" if there are none."""
-    record = list(record)
+    record = [entry for entry in record if "foreign" not in entry]
     hosts = {entry["host"] for entry in record}
     differing = sum(len(entry.get("items", [])) for entry in record)
     counts = dict.fromkeys(("needs_you", "not_looked_at"), 0)

@@ -23,10 +23,11 @@ from ansible.module_utils.kilonova.database import mariadb_databases, openstack_
 from ansible.module_utils.kilonova.guest_image import image as guest_image
 from ansible.module_utils.kilonova.libvirt import probe as libvirt_probe
 from ansible.module_utils.kilonova.network import bridge as network_bridge
-from ansible.module_utils.kilonova.network import ovs_chassis
-from ansible.module_utils.kilonova.system import apt_packages, systemd_units
+from ansible.module_utils.kilonova.network import nft_table, ovs_chassis
+from ansible.module_utils.kilonova.system import apt_packages, rabbitmq_definitions, sysctl_values, systemd_units
 
-# Modules that a service map may name under checks. Each has ARGUMENT_SPEC and run(module).
+# Modules that a service map may name under checks. Each has ARGUMENT_SPEC and run(module). One that waits long for
+# another program has begin(), whose result run() takes as "begun".
 CHECKS: dict[str, ModuleType] = {
     "apt_packages": apt_packages,
     "cloud_resources": cloud_resources,
@@ -37,9 +38,12 @@ CHECKS: dict[str, ModuleType] = {
     "libvirt_probe": libvirt_probe,
     "mariadb_databases": mariadb_databases,
     "network_bridge": network_bridge,
+    "nft_table": nft_table,
     "nova_cells": nova_cells,
     "openstack_schemas": openstack_schemas,
     "ovs_chassis": ovs_chassis,
+    "rabbitmq_definitions": rabbitmq_definitions,
+    "sysctl_values": sysctl_values,
 }
 
 
@@ -73,13 +77,13 @@ class CheckedModule:
         """Drop the warning: the task of a changed service gives it."""
 
 
-def run_check(module: AnsibleModule, code: ModuleType, args: Mapping[str, Any]) -> dict[str, Any]:
+def run_check(module: AnsibleModule, code: ModuleType, args: Mapping[str, Any], **begun: Any) -> dict[str, Any]:
     """Return the result of a module in check mode; one that failed has ``failed`` and ``msg``."""
     validated = ArgumentSpecValidator(code.ARGUMENT_SPEC).validate(dict(args))
     if validated.error_messages:
         return {"failed": True, "msg": "; ".join(validated.error_messages)}
     try:
-        code.run(CheckedModule(module, validated.validated_parameters))
+        code.run(CheckedModule(module, validated.validated_parameters), **begun)
     except Ended as ended:
         return ended.result
     except Exception as error:
@@ -124,16 +128,23 @@ def check_services(
     module: AnsibleModule, services: Sequence[Mapping[str, Any]], verification: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the result of the module service_check."""
+    names = {check["module"] for service in services for check in service["checks"]}
+    begun = {name: {"begun": CHECKS[name].begin()} for name in names if hasattr(CHECKS[name], "begin")}
     reasons = files_and_units(module, services) if services else {}
-    for service in services:
-        for check in service["checks"]:
-            result = run_check(module, CHECKS[check["module"]], check["args"])
-            if reason := reason_of(check["module"], result):
-                reasons[service["name"]].append(reason)
+    foreign: list[str] = []
+    # Those that were begun come last.
+    checks = [(service["name"], check) for service in services for check in service["checks"]]
+    for service_name, check in sorted(checks, key=lambda one: one[1]["module"] in begun):
+        name = check["module"]
+        result = run_check(module, CHECKS[name], check["args"], **begun.get(name, {}))
+        foreign += result.get("foreign", [])
+        if reason := reason_of(name, result):
+            reasons[service_name].append(reason)
     verified = bool(verification) and bool(run_check(module, compute_verification, verification).get("verified"))
     reasons = {name: why for name, why in reasons.items() if why}
     return {
         "changed_services": [service["name"] for service in services if service["name"] in reasons],
         "reasons": reasons,
+        "foreign": foreign,
         "verified": verified,
     }

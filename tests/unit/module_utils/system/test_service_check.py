@@ -75,7 +75,12 @@ B = service("b", files=[{"dest": "/etc/b"}], units=[{"name": "b.service"}, {"nam
 
 
 def test_services_that_are_as_described_are_left_out(host: Host) -> None:
-    assert check_services(SimpleNamespace(), [A, B], {}) == {"changed_services": [], "reasons": {}, "verified": False}
+    assert check_services(SimpleNamespace(), [A, B], {}) == {
+        "changed_services": [],
+        "reasons": {},
+        "foreign": [],
+        "verified": False,
+    }
     assert host.calls == [("files", 2), ("units", 3)]
 
 
@@ -175,3 +180,29 @@ def test_the_module_reads_what_its_action_plugin_encodes(host: Host, run_module:
 
 def test_a_stand_in_offers_what_the_real_module_has() -> None:
     assert CheckedModule(SimpleNamespace(get_bin_path=lambda name: f"/bin/{name}"), {}).get_bin_path("ip") == "/bin/ip"
+
+
+def test_what_waits_for_a_program_is_begun_first_and_asked_last(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    def slow(module: Any, begun: str) -> None:
+        order.append(f"asked with {begun}")
+        module.exit_json(changed=False, foreign=["RabbitMQ: user guest"])
+
+    def quick(module: Any) -> None:
+        order.append("quick")
+        module.exit_json(changed=False)
+
+    def begin() -> str:
+        order.append("begun")
+        return "handle"
+
+    checks = {
+        "slow": SimpleNamespace(ARGUMENT_SPEC={}, run=slow, begin=begin),
+        "quick": SimpleNamespace(ARGUMENT_SPEC={}, run=quick),
+    }
+    monkeypatch.setattr(service_check, "CHECKS", checks)
+    services = [A | {"checks": [{"module": "slow", "args": {}}]}, B | {"checks": [{"module": "quick", "args": {}}]}]
+    result = check_services(SimpleNamespace(), services, {})
+    assert order == ["begun", "quick", "asked with handle"]
+    assert result["changed_services"] == [] and result["foreign"] == ["RabbitMQ: user guest"]

@@ -1,0 +1,71 @@
+#!/usr/bin/python
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rabbitmq_definitions
+short_description: Keep users, permissions and virtual hosts of RabbitMQ as its definitions file says
+version_added: "0.1.0"
+description:
+  - Compares users with the hashes of their passwords and their tags, permissions, and virtual hosts with a definitions
+    file, and imports the file if something differs. RabbitMQ itself reads the file only when it starts.
+  - Deletes nothing. What the file does not have is returned in RV(foreign).
+author: The Kilonova authors (@kilonova)
+options:
+  file:
+    description: Absolute path of the definitions file.
+    type: path
+    default: /etc/rabbitmq/definitions.json
+  timeout:
+    description: Seconds to wait for C(rabbitmqctl).
+    type: int
+    default: 120
+attributes:
+  check_mode:
+    support: full
+    description: Before RabbitMQ is installed, predicts nothing, since RabbitMQ imports the file at its first start.
+  diff_mode:
+    support: none
+    description: The differences are hashes of passwords.
+notes:
+  - Fails if C(rabbitmqctl) cannot reach RabbitMQ or refuses the file, with the last log lines.
+  - "Form of the file: https://www.rabbitmq.com/docs/definitions"
+"""
+
+EXAMPLES = r"""
+- name: Keep users and permissions
+  rabbitmq_definitions:
+    file: /etc/rabbitmq/definitions.json
+"""
+
+RETURN = r"""
+changes:
+  description: What was imported because it differed, one line each.
+  returned: always
+  type: list
+  elements: str
+  sample: ["RabbitMQ: user openstack (password_hash)"]
+foreign:
+  description: Users, permissions and virtual hosts that the file does not have.
+  returned: always
+  type: list
+  elements: str
+  sample: ["RabbitMQ: user guest"]
+not_looked_at:
+  description: Why a dry run could not compare. RV(ignore:changed) is then false.
+  returned: in check mode, if RabbitMQ does not answer
+  type: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.kilonova.system.rabbitmq_definitions import ARGUMENT_SPEC, run
+
+
+def main() -> None:
+    run(AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Keep users, permissions and virtual hosts of RabbitMQ as its definitions file says.
+
+Documented in library/rabbitmq_definitions.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.kilonova.system.dry_run import not_looked_at
+from ansible.module_utils.kilonova.system.logs import unit_log
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    "file": {"type": "path", "default": "/etc/rabbitmq/definitions.json"},
+    "timeout": {"type": "int", "default": 120},
+}
+# What identifies an object of each kind. Queues, exchanges and bindings belong to the services.
+KEYS = {"users": ("name",), "vhosts": ("name",), "permissions": ("user", "vhost")}
+# RabbitMQ keeps the default of the version that created the virtual host.
+NOT_COMPARED = ("default_queue_type",)
+TITLES = {"users": "user", "vhosts": "virtual host", "permissions": "permissions of"}
+EXPORT = ("rabbitmqctl", "--silent", "export_definitions", "-", "--format", "json")
+
+Definitions = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def objects(definitions: Definitions, kind: str) -> dict[str, Mapping[str, Any]]:
+    """Return {name: object} of one kind."""
+    return {" in ".join(str(one[key]) for key in KEYS[kind]): one for one in definitions.get(kind, [])}
+
+
+def compare(wanted: Definitions, live: Definitions) -> tuple[list[str], list[str]]:
+    """Return what differs from the wanted definitions, and what is there in addition, one line each."""
+    changes, foreign = [], []
+    for kind, title in TITLES.items():
+        here, there = objects(wanted, kind), objects(live, kind)
+        for name, one in here.items():
+            differing = [key for key, value in one.items() if there.get(name, {}).get(key) != value]
+            if name not in there:
+                changes.append(f"RabbitMQ: {title} {name}")
+            elif what := [key for key in differing if key not in NOT_COMPARED]:
+                changes.append(f"RabbitMQ: {title} {name} ({', '.join(what)})")
+        foreign += [f"RabbitMQ: {title} {name}" for name in there if name not in here]
+    return changes, foreign
+
+
+def begin() -> subprocess.Popen[str] | None:
+    """Start to export the live definitions, which takes a second or two. None before RabbitMQ is installed."""
+    if shutil.which(EXPORT[0]) is None:
+        return None
+    return subprocess.Popen(EXPORT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def exported(process: subprocess.Popen[str], timeout: float) -> tuple[Definitions, str]:
+    """Return the live definitions, or an error."""
+    try:
+        output, error = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return {}, f"rabbitmqctl did not answer within {timeout:.0f} s"
+    if process.returncode != 0:
+        return {}, next(_sentences(error or output), f"rabbitmqctl ended with {process.returncode}")
+    return json.loads(output), ""
+
+
+def _sentences(text: str) -> Iterator[str]:
+    yield from (line.strip() for line in text.splitlines() if line.strip())
+
+
+def run(module: AnsibleModule, begun: subprocess.Popen[str] | None = None) -> None:
+    """Import the file if what it defines differs from what lives. begun: what begin() returned earlier."""
+    file, timeout = module.params["file"], module.params["timeout"]
+    process = begun or begin()
+    if process is None or not os.path.exists(file):
+        if not module.check_mode:
+            module.fail_json(msg=f"RabbitMQ or {file} does not exist on this host")
+        # RabbitMQ imports the file when it starts for the first time.
+        module.exit_json(changed=False, changes=[], foreign=[])
+    live, error = exported(process, timeout)
+    if error and module.check_mode:
+        not_looked_at(module, "RabbitMQ's users and permissions", error, changes=[], foreign=[])
+    if error:
+        module.fail_json(msg=f"RabbitMQ's definitions cannot be read: {error}\n{unit_log('rabbitmq-server')}")
+    with open(file, encoding="utf-8") as stream:
+        changes, foreign = compare(json.load(stream), live)
+    if changes and not module.check_mode:
+        command = ["rabbitmqctl", "--silent", "import_definitions", file]
+        code, output, failure = module.run_command(command)
+        if code != 0:
+            module.fail_json(
+                msg=f"'{' '.join(command)}' failed: {failure.strip() or output.strip()}\n{unit_log('rabbitmq-server')}"
+            )
+    module.exit_json(changed=bool(changes), changes=changes, foreign=foreign)

@@ -1,0 +1,121 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""RabbitMQ's definitions against its file, with recorded output of rabbitmqctl 4.0."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.kilonova.system import rabbitmq_definitions
+from ansible.module_utils.testing import patch_module_args
+
+USER = {
+    "name": "openstack",
+    "password_hash": "aGFzaA==",
+    "hashing_algorithm": "rabbit_password_hashing_sha256",
+    "tags": [],
+}
+ALL = {"configure": ".*", "write": ".*", "read": ".*"}
+WANTED: dict[str, Any] = {
+    "users": [USER],
+    "vhosts": [{"name": "openstack", "default_queue_type": "quorum"}],
+    "permissions": [{"user": "openstack", "vhost": "openstack", **ALL}],
+}
+# export_definitions adds keys and kinds.
+LIVE: dict[str, Any] = {
+    "rabbitmq_version": "4.0.5",
+    "users": [USER | {"limits": {}}],
+    "vhosts": [{"name": "openstack", "default_queue_type": "classic", "limits": [], "metadata": {"tags": []}}],
+    "permissions": [{"user": "openstack", "vhost": "openstack", **ALL}],
+    "queues": [{"name": "conductor", "vhost": "openstack", "type": "quorum"}],
+}
+RABBITMQCTL = """#!/bin/sh
+case " $* " in
+*" export_definitions "*) cat "$FAKE/live" && [ ! -e "$FAKE/down" ] ;;
+*) echo "$*" >> "$FAKE/calls" ;;
+esac
+"""
+
+
+@pytest.fixture
+def broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    program = tmp_path / "bin" / "rabbitmqctl"
+    program.parent.mkdir()
+    program.write_text(RABBITMQCTL)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE", str(tmp_path))
+    (tmp_path / "file").write_text(json.dumps(WANTED))
+    (tmp_path / "live").write_text(json.dumps(LIVE))
+    return tmp_path
+
+
+def run(capsys: pytest.CaptureFixture[str], broker: Path, **arguments: Any) -> dict[str, Any]:
+    arguments = {"file": str(broker / "file"), **arguments}
+    with patch_module_args(arguments), pytest.raises(SystemExit):
+        specification = rabbitmq_definitions.ARGUMENT_SPEC
+        rabbitmq_definitions.run(AnsibleModule(argument_spec=specification, supports_check_mode=True))
+    return dict(json.loads(capsys.readouterr().out))
+
+
+def test_definitions_that_live_are_left_alone(broker: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(capsys, broker)
+    assert (result["changed"], result["changes"], result["foreign"]) == (False, [], [])
+    assert not (broker / "calls").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "says"),
+    [
+        ("users", [], "RabbitMQ: user openstack"),
+        ("users", [USER | {"password_hash": "b3RoZXI="}], "RabbitMQ: user openstack (password_hash)"),
+        ("users", [USER | {"tags": ["administrator"]}], "RabbitMQ: user openstack (tags)"),
+        ("vhosts", [], "RabbitMQ: virtual host openstack"),
+        ("permissions", [], "RabbitMQ: permissions of openstack in openstack"),
+        (
+            "permissions",
+            [{"user": "openstack", "vhost": "openstack", **ALL, "write": ""}],
+            "RabbitMQ: permissions of openstack in openstack (write)",
+        ),
+    ],
+)
+def test_what_differs_is_imported(
+    broker: Path, capsys: pytest.CaptureFixture[str], kind: str, change: list[dict[str, Any]], says: str
+) -> None:
+    (broker / "live").write_text(json.dumps(LIVE | {kind: change}))
+    assert run(capsys, broker, _ansible_check_mode=True)["changes"] == [says]
+    assert not (broker / "calls").exists()
+    assert run(capsys, broker)["changes"] == [says]
+    assert (broker / "calls").read_text() == f"--silent import_definitions {broker}/file\n"
+
+
+def test_what_is_not_ours_is_listed(broker: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    live = copy.deepcopy(LIVE)
+    live["users"].append(USER | {"name": "guest"})
+    live["permissions"].append({"user": "guest", "vhost": "/", **ALL})
+    (broker / "live").write_text(json.dumps(live))
+    result = run(capsys, broker)
+    assert not result["changed"]
+    assert result["foreign"] == ["RabbitMQ: user guest", "RabbitMQ: permissions of guest in /"]
+
+
+def test_a_broker_that_is_down(broker: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (broker / "down").touch()
+    (broker / "live").write_text("Error: unable to perform an operation on node 'rabbit@ctl1'\n")
+    seen = run(capsys, broker, _ansible_check_mode=True)
+    assert not seen["changed"] and "unable to perform an operation" in seen["not_looked_at"]
+    assert "unable to perform an operation" in run(capsys, broker)["msg"]
+
+
+def test_before_rabbitmq_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not run(capsys, tmp_path, _ansible_check_mode=True)["changed"]
+    assert "does not exist" in run(capsys, tmp_path)["msg"]
