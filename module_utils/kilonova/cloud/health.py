@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from typing import Any
 
 from ansible.module_utils.kilonova.cloud.api import CloudApi, CloudError, layer_logs, server_summary
@@ -134,8 +135,11 @@ READERS: dict[str, Callable[[CloudApi], Any]] = {
 }
 
 
-def read_all(api: CloudApi) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the state part by part, and the failures of those parts that could not be read."""
+def read_all(api: CloudApi, images: Sequence[str] = ()) -> tuple[dict[str, Any], list[Problem]]:
+    """Return the state part by part, and the failures of those parts that could not be read.
+
+    The data of the named images is tried as well.
+    """
     state: dict[str, Any] = {}
     problems: list[Problem] = []
     with ThreadPoolExecutor(max_workers=len(READERS)) as pool:
@@ -145,6 +149,7 @@ def read_all(api: CloudApi) -> tuple[dict[str, Any], list[Problem]]:
             state[name] = answer.result()
         except CloudError as error:
             problems.append(problem(error.layer, str(error), passes=error.logs_matter))
+    problems += image_data_problems(api, state.get("images", []), images)
     for one in state.get("hypervisors", []):
         one.update(state.get("providers", {}).get(one["name"], {}))
     for one in state.get("servers", []):
@@ -245,6 +250,32 @@ def image_problems(images: list[dict[str, Any]], names: list[str]) -> list[Probl
     return found
 
 
+def image_data_problems(api: CloudApi, images: list[dict[str, Any]], names: Sequence[str]) -> list[Problem]:
+    """Return active images whose data cannot be read. Asks for one byte of each."""
+    found = []
+    for one in images:
+        if one["name"] not in names or one["status"] != "active":
+            continue
+        try:
+            answer = api.request(
+                "image", "GET", f"/images/{one['id']}/file", headers={"Range": "bytes=0-0"}, stream=True
+            )
+            answer.close()
+            why = "" if answer.status_code != HTTPStatus.NO_CONTENT else "Glance has none"
+        except CloudError as error:
+            why = str(error)
+        if why:
+            found.append(
+                problem(
+                    "Glance",
+                    f"the data of the image '{one['name']}' ({one['id']}) cannot be read: {why}; openstack image "
+                    f"delete {one['id']}, then site.yml, creates it again",
+                    passes=False,
+                )
+            )
+    return found
+
+
 def server_problems(servers: list[dict[str, Any]], names: list[str]) -> list[Problem]:
     found = []
     for name in names:
@@ -334,7 +365,7 @@ def look(
     api: CloudApi, computes: list[str], images: list[str], servers: list[str]
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Return the state and all problems at this moment."""
-    state, problems = read_all(api)
+    state, problems = read_all(api, images)
     problems += judge(state, computes, images, servers)
     for internal in ("providers", "ports"):
         state.pop(internal, None)

@@ -12,7 +12,7 @@ import pytest
 from ansible.module_utils.kilonova.cloud import cloud_health as logic
 from ansible.module_utils.kilonova.cloud import health
 
-BROKEN = [{"layer": "OVN", "message": "node2 is not alive", "hosts": ["node2"]}]
+BROKEN = [{"layer": "OVN", "message": "node2 is not alive", "hosts": ["node2"], "passes": True}]
 STATE: dict[str, Any] = {"services": [], "agents": [], "hypervisors": [], "images": [], "servers": []}
 
 
@@ -21,7 +21,7 @@ def problems(monkeypatch: pytest.MonkeyPatch) -> list[list[dict[str, Any]]]:
     """The problems at each look. The last ones stay."""
     looks: list[list[dict[str, Any]]] = []
 
-    def read_all(api: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def read_all(api: Any, images: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         return dict(STATE), list(looks.pop(0) if len(looks) > 1 else looks[0])
 
     monkeypatch.setattr(logic, "connect", lambda module: None)

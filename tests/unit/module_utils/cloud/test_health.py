@@ -179,7 +179,28 @@ def test_what_passes_by_itself_is_waited_for(
     looks: list[float] = []
     monkeypatch.setattr(health, "layer_logs", lambda layers, lines: "")
     monkeypatch.setattr(health, "time", SimpleNamespace(monotonic=lambda: float(len(looks)), sleep=looks.append))
-    monkeypatch.setattr(health, "read_all", lambda api: (dict(found), []))
+    monkeypatch.setattr(health, "read_all", lambda api, images: (dict(found), []))
     with pytest.raises(health.Unhealthy):
         health.healthy(None, ["node1"], ["guest"], ["my_vm"], 60)  # type: ignore[arg-type]
     assert len(looks) == (60 if passes else 5)
+
+
+def test_an_image_whose_data_is_gone() -> None:
+    asked: list[str] = []
+
+    def request(service: str, method: str, path: str, **options: Any) -> Any:
+        asked.append(path)
+        assert options["headers"] == {"Range": "bytes=0-0"}
+        if path.endswith("/b/file"):
+            raise CloudError("Glance", "GET /images/b/file got 404: not found in any store", 404)
+        return SimpleNamespace(status_code=204 if path.endswith("/c/file") else 206, close=lambda: None)
+
+    images = [{"id": name, "name": name, "status": "active"} for name in "abcd"]
+    images.append({"id": "e", "name": "a", "status": "queued"})
+    problems = health.image_data_problems(SimpleNamespace(request=request), images, ["a", "b", "c"])  # type: ignore[arg-type]
+    assert asked == ["/images/a/file", "/images/b/file", "/images/c/file"]
+    assert [("404: not found" in one["message"], "has none" in one["message"]) for one in problems] == [
+        (True, False),
+        (False, True),
+    ]
+    assert not any(one["passes"] for one in problems)
