@@ -148,7 +148,7 @@ def titled_units(services: Iterable[Service]) -> list[dict[str, Any]]:
 
 def files_of(service: Service) -> list[dict[str, Any]]:
     """Return the files of a service as config_files takes them, with the role of each template, and drop-ins."""
-    return [{"role": service["name"], **file} for file in service.get("files", [])] + drop_ins(service)
+    return drop_ins(service) + [{"role": service["name"], **file} for file in service.get("files", [])]
 
 
 def checks_of(service: Service) -> dict[str, Any]:
@@ -168,11 +168,12 @@ def checks_of(service: Service) -> dict[str, Any]:
 
 def paths_of(service: Service) -> list[str]:
     """Return the paths of the files of a service, without rendering their content."""
-    return [file["dest"] for file in service.get("files", [])] + [
+    drop_in_paths = [
         path
         for directory in map(_drop_in_directory, _units_with_drop_in(service))
         for path in (directory, f"{directory}/{DROP_IN}")
     ]
+    return drop_in_paths + [file["dest"] for file in service.get("files", [])]
 
 
 def credentials_of(service: Service) -> list[dict[str, str]]:

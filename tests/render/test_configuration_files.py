@@ -321,7 +321,7 @@ def test_tunnels_have_their_own_bridge_where_they_have_an_interface() -> None:
     service = next(service for service in sample.services("cmp1") if service["name"] == "ovn_chassis")
     files = [item for item in service["files"] if item["dest"] == unit]
     variables = sample.variables("cmp1") | {"ovn_chassis_tunnel_interface": ""}
-    shared = sample.render("cmp1", service | {"files": files}, variables)[0].text or ""
+    shared = sample.render("cmp1", service | {"files": files}, variables)[-1].text or ""
     assert "ip address add 198.18.0.10/24 dev br-provider\n" in shared
     assert "kilonova-tunnel\n" not in shared and "eth2" not in shared
 
@@ -343,7 +343,7 @@ def test_overrides_reach_the_file(option: str, variable: str, name: str) -> None
     (file,) = [item for item in service["files"] if item["dest"] == f"/etc/nova/{name}"]
     assert file["overrides_name"] == variable
     files = [file | {"overrides": variables[variable]}]
-    text = sample.render("cloud1", service | {"files": files}, variables)[0].text
+    text = sample.render("cloud1", service | {"files": files}, variables)[-1].text
     assert ini(text or "").get(section, key) == "from the site"
 
 

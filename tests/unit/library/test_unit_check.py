@@ -4,7 +4,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
+import unit_check as library
 from ansible.module_utils.kilonova.system import unit_check
 from ansible.module_utils.kilonova.system.units import Unit
 
@@ -56,3 +60,20 @@ def test_a_unit_that_never_starts_is_broken() -> None:
     (broken,) = unit_check.find_broken(systemctl, [unit()], 0.05)  # type: ignore[arg-type]
     assert broken["reason"] == "is activating (auto-restart)"
     assert broken["command"].startswith("systemctl restart ")
+
+
+def test_what_is_returned(monkeypatch: pytest.MonkeyPatch, run_module: Callable[..., dict[str, Any]]) -> None:
+    failed = {"ActiveState": "failed", "Result": "exit-code", "LoadState": "loaded"}
+    monkeypatch.setattr(unit_check, "Systemctl", lambda module: Systemctl(failed))
+    monkeypatch.setattr(unit_check, "unit_log", lambda name, lines: f"{lines} lines of {name}")
+    units = [{"name": "nova-api", "title": "Nova"}, {"name": "old.service", "title": "Old", "state": "stopped"}]
+    result = run_module(library, units=units)
+    assert result["broken"] == [
+        {
+            "unit": "nova-api.service",
+            "title": "Nova",
+            "reason": "failed (exit-code)",
+            "command": "systemctl restart nova-api.service",
+            "log": "10 lines of nova-api.service",
+        }
+    ]

@@ -9,9 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import nft_table as library
 import pytest
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kilonova.network import nft_table
 from ansible.module_utils.testing import patch_module_args
 
 TABLE = "table ip kilonova {\n\tchain postrouting {\n\t\tmasquerade\n\t}\n}\n"
@@ -51,7 +50,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(capsys: pytest.CaptureFixture[str], host: Path, **arguments: Any) -> dict[str, Any]:
     arguments = {"family": "ip", "name": "kilonova", "file": str(host / "nat.nft"), **arguments}
     with patch_module_args(arguments), pytest.raises(SystemExit):
-        nft_table.run(AnsibleModule(argument_spec=nft_table.ARGUMENT_SPEC, supports_check_mode=True))
+        library.main()
     return dict(json.loads(capsys.readouterr().out))
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kilonova.system import rabbitmq_definitions
+import rabbitmq_definitions as library
 from ansible.module_utils.testing import patch_module_args
 
 USER = {
@@ -59,8 +58,7 @@ def broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(capsys: pytest.CaptureFixture[str], broker: Path, **arguments: Any) -> dict[str, Any]:
     arguments = {"file": str(broker / "file"), **arguments}
     with patch_module_args(arguments), pytest.raises(SystemExit):
-        specification = rabbitmq_definitions.ARGUMENT_SPEC
-        rabbitmq_definitions.run(AnsibleModule(argument_spec=specification, supports_check_mode=True))
+        library.main()
     return dict(json.loads(capsys.readouterr().out))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.basic import AnsibleModule
+import sysctl_values as library
 from ansible.module_utils.kilonova.system import sysctl_values
 from ansible.module_utils.testing import patch_module_args
 
@@ -37,7 +37,7 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(capsys: pytest.CaptureFixture[str], **arguments: Any) -> dict[str, Any]:
     with patch_module_args(arguments), pytest.raises(SystemExit):
-        sysctl_values.run(AnsibleModule(argument_spec=sysctl_values.ARGUMENT_SPEC, supports_check_mode=True))
+        library.main()
     return dict(json.loads(capsys.readouterr().out))
 
 
