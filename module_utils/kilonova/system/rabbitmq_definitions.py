@@ -79,12 +79,13 @@ def _sentences(text: str) -> Iterator[str]:
 def run(module: AnsibleModule, begun: subprocess.Popen[str] | None = None) -> None:
     """Import the file if what it defines differs from what lives. begun: what begin() returned earlier."""
     file, timeout = module.params["file"], module.params["timeout"]
-    process = begun or begin()
-    if process is None or not os.path.exists(file):
-        if not module.check_mode:
-            module.fail_json(msg=f"RabbitMQ or {file} does not exist on this host")
+    process = (begun or begin()) if os.path.exists(file) else None
+    if process is None and not module.check_mode:
+        module.fail_json(msg=f"RabbitMQ or {file} does not exist on this host")
+    if process is None:
         # RabbitMQ imports the file when it starts for the first time.
         module.exit_json(changed=False, changes=[], foreign=[])
+        return
     live, error = exported(process, timeout)
     if error and module.check_mode:
         not_looked_at(module, "RabbitMQ's users and permissions", error, changes=[], foreign=[])

@@ -34,7 +34,7 @@ def run(
     clouds_file.touch()
     api = SimpleNamespace(listing=lambda service, path, key, **_: flavors if key == "flavors" else [])
     monkeypatch.setattr(logic, "connect", lambda module: SimpleNamespace(current_project_id="p"))
-    monkeypatch.setattr(logic, "CloudApi", lambda connection: api)
+    monkeypatch.setattr(logic, "CloudApi", lambda connection, patience: api)
     return lambda **options: run_module(
         cloud_resources, **{"clouds_file": str(clouds_file), "flavors": FLAVORS} | options
     )

@@ -34,7 +34,7 @@ class Cloud:
 def cloud(monkeypatch: pytest.MonkeyPatch) -> Cloud:
     cloud = Cloud()
     monkeypatch.setattr(logic, "connect", lambda module: None)
-    monkeypatch.setattr(logic, "CloudApi", lambda connection: cloud)
+    monkeypatch.setattr(logic, "CloudApi", lambda connection, patience: cloud)
     return cloud
 
 

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from plugins.filter.health import unit_lines, units_found
 
 BROKEN = {
@@ -15,7 +17,7 @@ BROKEN = {
 
 
 def test_what_mends_each_unit_comes_before_the_logs() -> None:
-    results = {
+    results: dict[str, dict[str, Any]] = {
         "ctl1": {"broken": [BROKEN | {"log": "--- journal\none"}, BROKEN | {"unit": "b.service", "log": "two"}]},
         "cmp1": {"broken": []},
         "cmp2": {"unreachable": True, "msg": "no route to host"},
@@ -34,5 +36,5 @@ def test_what_mends_each_unit_comes_before_the_logs() -> None:
 
 
 def test_hosts_that_were_not_looked_at_are_left_out() -> None:
-    hostvars = {"ctl1": {"verify_units": {"broken": []}}, "cmp1": {}}
+    hostvars: dict[str, dict[str, Any]] = {"ctl1": {"verify_units": {"broken": []}}, "cmp1": {}}
     assert units_found(hostvars, ["ctl1", "cmp1"]) == {"ctl1": {"broken": []}}

@@ -184,7 +184,7 @@ def test_units_that_a_role_starts_later_follow_the_others() -> None:
 
 def test_units_get_drop_ins_with_which_they_come_up() -> None:
     units = [{"name": "a.service"}, {"name": "b.service", "restart": "always"}, {"name": "c.service", "drop_in": False}]
-    needs = {"after": ["mariadb.service", "rabbitmq-server.service"], "wants": ["x.target", "y.target"]}
+    needs: dict[str, Any] = {"after": ["mariadb.service", "rabbitmq-server.service"], "wants": ["x.target", "y.target"]}
     files = filters.drop_ins({"units": [*units, {"name": "d.socket"}], **needs})
     assert [file["dest"] for file in files] == [
         "/etc/systemd/system/a.service.d",
@@ -283,7 +283,7 @@ def test_paths_are_those_of_the_files() -> None:
 
 def test_units_come_after_those_that_they_need() -> None:
     database = {"name": "mariadb", "title": "MariaDB", "units": [{"name": "mariadb.service", "reads": ["/etc/my.cnf"]}]}
-    keystone = {"name": "keystone", "title": "Keystone", "after": ["mariadb.service"]}
+    keystone: dict[str, Any] = {"name": "keystone", "title": "Keystone", "after": ["mariadb.service"]}
     keystone["units"] = [{"name": "keystone.service"}, {"name": "old.service", "state": "stopped"}]
     assert filters.titled_units([keystone, database]) == [
         {"title": "MariaDB", "name": "mariadb.service", "enabled": True},
