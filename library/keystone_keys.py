@@ -14,7 +14,9 @@ description:
     and C(credential_setup) do, but without the time that it takes to start C(keystone-manage).
   - Never changes or removes an existing key. Without the old keys, all tokens are refused and all stored credentials
     are lost.
-  - Adds the primary key to a repository that holds only a staged key because an earlier run was interrupted.
+  - Adds the primary key to a repository that holds only a staged key because an earlier run was interrupted, and a
+    staged key to one that has none, which could not be rotated.
+  - Corrects owner and mode of repositories and keys that others may read.
 options:
   repositories:
     description: Directories of the repositories.
@@ -52,6 +54,12 @@ made:
   type: list
   elements: str
   sample: [/etc/keystone/fernet-keys/0, /etc/keystone/fernet-keys/1]
+changes:
+  description: Repositories and keys whose owner or mode was corrected, or would be in check mode.
+  returned: success
+  type: list
+  elements: str
+  sample: [owner and mode of /etc/keystone/fernet-keys/1]
 """
 
 from ansible.module_utils.basic import AnsibleModule

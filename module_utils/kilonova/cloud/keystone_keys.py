@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import os
 import pwd
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,15 @@ KEY_BYTES = 32
 def missing_keys(names: list[str]) -> list[str]:
     """Return the keys to create in a repository that holds these files."""
     keys = [name for name in names if name.isdigit()]
-    if not keys:
-        return [STAGED, FIRST_PRIMARY]
-    return [FIRST_PRIMARY] if keys == [STAGED] else []
+    missing = [] if STAGED in keys else [STAGED]
+    # Any other key can be the primary one.
+    return missing if set(keys) - {STAGED} else [*missing, FIRST_PRIMARY]
+
+
+def exposed(path: Path, uid: int) -> bool:
+    """Return whether somebody else than the owner may read a repository or a key, or the owner is not Keystone."""
+    found = path.stat()
+    return found.st_uid != uid or bool(stat.S_IMODE(found.st_mode) & 0o077)
 
 
 def make_key(path: Path, uid: int, gid: int) -> None:
@@ -42,20 +49,29 @@ def make_key(path: Path, uid: int, gid: int) -> None:
 
 
 def run(module: AnsibleModule) -> None:
-    """Create the keys that are missing."""
-    missing = [
-        path / name
-        for path in map(Path, module.params["repositories"])
-        for name in missing_keys([entry.name for entry in path.iterdir()] if path.is_dir() else [])
-    ]
-    if missing and not module.check_mode:
-        try:
-            owner = pwd.getpwnam(module.params["owner"])
-        except KeyError:
+    """Create the keys that are missing, and take those that others may read away from them."""
+    repositories = [Path(path) for path in module.params["repositories"]]
+    present = {path: sorted(path.iterdir()) if path.is_dir() else [] for path in repositories}
+    missing = [path / name for path in repositories for name in missing_keys([key.name for key in present[path]])]
+    try:
+        owner = pwd.getpwnam(module.params["owner"])
+    except KeyError:
+        if not module.check_mode:
             module.fail_json(msg=f"The user {module.params['owner']} does not exist; is Keystone installed?")
+        module.exit_json(changed=bool(missing), made=[str(key) for key in missing], changes=[])
+    there = [path for one in repositories if one.is_dir() for path in (one, *present[one])]
+    open_paths = [path for path in there if exposed(path, owner.pw_uid)]
+    if not module.check_mode:
         for key in missing:
             if not key.parent.is_dir():
                 key.parent.mkdir(mode=0o700)
                 os.chown(key.parent, owner.pw_uid, owner.pw_gid)
             make_key(key, owner.pw_uid, owner.pw_gid)
-    module.exit_json(changed=bool(missing), made=[str(key) for key in missing])
+        for path in open_paths:
+            os.chown(path, owner.pw_uid, owner.pw_gid)
+            path.chmod(0o700 if path.is_dir() else 0o600)
+    module.exit_json(
+        changed=bool(missing or open_paths),
+        made=[str(key) for key in missing],
+        changes=[f"owner and mode of {path}" for path in open_paths],
+    )

@@ -37,9 +37,9 @@ def contents(directory: Path) -> dict[str, bytes]:
         (["0", "0.tmp"], ["1"]),
         (["0.tmp", "README"], ["0", "1"]),
         (["0", "1"], []),
-        (["1"], []),
+        (["1"], ["0"]),
         (["0", "7", "8"], []),
-        (["8"], []),
+        (["8"], ["0"]),
     ],
 )
 def test_missing_keys(there: list[str], missing: list[str]) -> None:
@@ -68,6 +68,8 @@ def test_repositories_are_made_once(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_rotated_keys_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("0", "5", "6"):
         (tmp_path / name).write_text(f"key {name}")
+        (tmp_path / name).chmod(0o600)
+    tmp_path.chmod(0o700)
     assert run(capsys, repositories=[str(tmp_path)])["changed"] is False
     assert contents(tmp_path) == {name: f"key {name}".encode() for name in ("0", "5", "6")}
 
@@ -79,6 +81,21 @@ def test_an_interrupted_run_is_completed(tmp_path: Path, capsys: pytest.CaptureF
     assert contents(tmp_path)["0"] == b"staged"
     assert len(contents(tmp_path)["1"]) == 44
     assert sorted(contents(tmp_path)) == ["0", "1"]
+
+
+def test_keys_that_others_may_read_are_taken_from_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, repositories=[str(tmp_path / "keys")])
+    before = contents(tmp_path / "keys")
+    (tmp_path / "keys").chmod(0o755)
+    (tmp_path / "keys" / "1").chmod(0o640)
+    wanted = [f"owner and mode of {tmp_path}/keys", f"owner and mode of {tmp_path}/keys/1"]
+    repositories = [str(tmp_path / "keys")]
+    assert run(capsys, repositories=repositories, _ansible_check_mode=True)["changes"] == wanted
+    assert run(capsys, repositories=repositories)["changes"] == wanted
+    assert (tmp_path / "keys").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "keys" / "1").stat().st_mode & 0o777 == 0o600
+    assert not run(capsys, repositories=repositories)["changed"]
+    assert contents(tmp_path / "keys") == before
 
 
 def test_check_mode_predicts_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
