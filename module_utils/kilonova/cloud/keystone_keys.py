@@ -59,7 +59,12 @@ def run(module: AnsibleModule) -> None:
         if not module.check_mode:
             module.fail_json(msg=f"The user {module.params['owner']} does not exist; is Keystone installed?")
         module.exit_json(changed=bool(missing), made=[str(key) for key in missing], changes=[])
-    there = [path for one in repositories if one.is_dir() for path in (one, *present[one])]
+    there = [
+        path
+        for one in repositories
+        if one.is_dir()
+        for path in (one, *(key for key in present[one] if key.name.isdigit()))
+    ]
     open_paths = [path for path in there if exposed(path, owner.pw_uid)]
     if not module.check_mode:
         for key in missing:
