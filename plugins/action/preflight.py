@@ -212,6 +212,18 @@ class ActionModule(ActionBase):
             return []  # check_variables reports it.
         return inventory.check_batch(mine, reference, used)
 
+    def connections(self) -> dict[str, tuple[str, str]]:
+        """Return address and port by which each host of the cloud is reached."""
+        hostvars, groups = self._variables["hostvars"], self._variables["groups"]
+        found = {}
+        for name in {*groups.get("controller", []), *groups.get("compute", [])}:
+            try:
+                own = hostvars[name]
+                found[name] = (str(own.get("ansible_host", name)), str(own.get("ansible_port", 22)))
+            except AnsibleError:
+                continue  # Where it cannot be worked out, Ansible cannot connect either.
+        return found
+
     def check_host(self, facts: dict[str, Any], known: roles.Known, host: str, first: str) -> list[str]:
         """Check the host against its variables."""
         args, text, groups = self._arguments, self.text, self._variables["groups"]
@@ -230,6 +242,7 @@ class ActionModule(ActionBase):
         found = [
             *inventory.check_groups(host, first, groups),
             *inventory.check_host_name(host),
+            *inventory.check_one_name(host, self.connections()),
             *self.check_batch(host),
             *system.check_system(facts),
             *system.check_memory(facts, args["minimum_memory_mib"]),
@@ -240,7 +253,7 @@ class ActionModule(ActionBase):
             *interfaces.check_public_interface(facts, public, flat, bridge),
             *interfaces.check_way_out(facts, public, flat, bridge, self.value("cloud_serves_gateway") is True),
             *interfaces.check_bridge_name(facts, bridge, flat),
-            *interfaces.check_management_address(facts, management),
+            *interfaces.check_own_address(facts, "cloud_management_address", management),
             *networks.check_fixed_range(fixed_range, self.value("network_size")),
             *networks.check_fixed_gateway(text("fixed_gateway"), fixed_range),
             *networks.check_host_networks(facts, fixed_range, bridge, management),
@@ -252,6 +265,8 @@ class ActionModule(ActionBase):
             *deployed.check_recorded(facts, {name: self.value(name) for name in deployed.FIXED}),
         ]
         if "controller" in self._groups:
+            # The APIs, and nothing else, would be looked for there.
+            found += interfaces.check_own_address(facts, "cloud_api_address", text("cloud_api_address"))
             parts = ("server_name", "server_flavor", "server_image", "flavors", "images")
             found += first_cloud.check_server(*(self.value(f"first_cloud_{part}") for part in parts))
             found += first_cloud.check_rules(self.value("first_cloud_security_group_rules"))

@@ -104,7 +104,7 @@ def check_bridge_name(facts: Facts, bridge: str, flat_interface: str) -> list[st
     return []
 
 
-def check_management_address(facts: Facts, address: str) -> list[str]:
+def check_own_address(facts: Facts, variable: str, address: str) -> list[str]:
     """Require an IPv4 address of this host that others can reach."""
     own = [
         (name, cidr.partition("/")[0])
@@ -115,7 +115,6 @@ def check_management_address(facts: Facts, address: str) -> list[str]:
     own.sort(key=lambda pair: pair[0] != facts["default_interface"])
     listed = ", ".join(f"{ip} ({name})" for name, ip in own) or "it has none yet"
     instead = f"Write one of this host's addresses in its host variables: {listed}"
-    variable = "cloud_management_address"
     try:
         parsed = ipaddress.IPv4Address(address)
     except ValueError:

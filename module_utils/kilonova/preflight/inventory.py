@@ -54,6 +54,16 @@ def check_host_name(name: str) -> list[str]:
     return [message("inventory_hostname", name, why, instead)]
 
 
+def check_one_name(host: str, connections: Mapping[str, tuple[str, str]]) -> list[str]:
+    """Report other names of the inventory for this host: it would be renamed, and configured twice."""
+    address, port = connections.get(host, (host, ""))
+    others = sorted(name for name, other in connections.items() if name != host and other == (address, port))
+    if not others:
+        return []
+    why = f"{', '.join(others)} in the inventory is the same host (port {port})"
+    return [message("ansible_host", address, why, "Give each host its own address, or leave one name")]
+
+
 def check_groups(host: str, first: str, groups: Mapping[str, list[str]]) -> list[str]:
     """Check the groups; only the first host reports what concerns the whole inventory."""
     controllers = list(groups.get("controller", []))

@@ -107,11 +107,11 @@ def test_guests_do_not_get_out() -> None:
     ],
 )
 def test_wrong_management_address(value: str, why: str) -> None:
-    assert interfaces.check_management_address(host(), value) == [
+    assert interfaces.check_own_address(host(), "cloud_management_address", value) == [
         f"cloud_management_address = '{value}': {why}. Write one of this host's addresses in its host variables: "
         "10.0.0.2 (eth0), 172.16.0.2 (eth1)."
     ]
 
 
 def test_right_management_address() -> None:
-    assert interfaces.check_management_address(host(), "172.16.0.2") == []
+    assert interfaces.check_own_address(host(), "cloud_management_address", "172.16.0.2") == []

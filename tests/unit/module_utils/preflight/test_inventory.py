@@ -110,3 +110,12 @@ def test_unknown_tags() -> None:
         "nova.",
         "--tags = 'xyzzy': no task has this tag, so nothing would run for it. Write one of: neutron, nova.",
     ]
+
+
+def test_two_names_of_one_host() -> None:
+    connections = {"a": ("10.0.0.1", "22"), "b": ("10.0.0.1", "22"), "c": ("10.0.0.1", "2222"), "d": ("10.0.0.2", "22")}
+    assert inventory.check_one_name("a", connections) == [
+        "ansible_host = '10.0.0.1': b in the inventory is the same host (port 22). Give each host its own address, "
+        "or leave one name."
+    ]
+    assert inventory.check_one_name("c", connections) == inventory.check_one_name("d", connections) == []
