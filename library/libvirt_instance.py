@@ -112,7 +112,7 @@ RETURN = r"""
 found:
   description:
     - "The domain: name, state, virt_type, vcpus, memory_mib, console_log (path), arrived_running (whether it was
-      migrated here while it ran)."
+      migrated here while it ran), recorded (whether virtlogd still writes the console log)."
     - "disks: target, bus, source, format, gib (size in GiB)."
     - "interfaces: mac, target (tap device), model, bridge, port_id, addresses (as passed on by Nova), flows (whether
       OVN has installed the flows of the port; null without OVN), vm_uuid (as in Open vSwitch), sent and received
@@ -226,6 +226,9 @@ def compare(
         for mac in sorted(set(present) - set(wanted_macs)):
             problems.append(mismatch("interfaces", ", ".join(wanted_macs) or "none", f"also {mac}"))
 
+    if not found["recorded"]:
+        lost = "virtlogd was restarted after the guest started; openstack server reboot --hard brings it back"
+        problems.append(mismatch("console log", "recorded by virtlogd", lost))
     if expected.get("console") and not re.search(expected["console"], console, re.M):
         problems.append(mismatch("console log", f"matches '{expected['console']}'", "no match" if console else "empty"))
     return problems
@@ -260,6 +263,27 @@ def packets(tap: str, sysfs: Path = Path("/sys/class/net")) -> dict[str, int]:
     return counted
 
 
+def started(pid: str, proc: Path = Path("/proc")) -> int:
+    """Return when a process started, in clock ticks since boot; 0 if it does not run."""
+    try:
+        return int((proc / pid / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def console_is_recorded(name: str, state: Path = Path("/run/libvirt/qemu"), proc: Path = Path("/proc")) -> bool:
+    """Return whether the virtlogd that runs is the one that a domain's QEMU writes its console to.
+
+    QEMU has the pipe of the virtlogd that ran when it started. Without that one, nothing is written any more.
+    """
+    try:
+        qemu = started((state / f"{name}.pid").read_text(encoding="ascii").strip(), proc)
+    except OSError:
+        return True
+    virtlogd = started(run(("systemctl", "show", "--property=MainPID", "--value", "virtlogd.service")).strip(), proc)
+    return not qemu or not virtlogd or virtlogd <= qemu
+
+
 def arrived_running(name: str, state: Path = Path("/run/libvirt/qemu"), proc: Path = Path("/proc")) -> bool:
     """Return whether a domain was migrated here while it ran, so that its boot is not in the console log."""
     try:
@@ -283,6 +307,7 @@ def examine(domain: libvirt.virDomain) -> dict[str, Any]:
         "memory_mib": parsed.memory_mib,
         "console_log": parsed.console_log,
         "arrived_running": arrived_running(parsed.name),
+        "recorded": console_is_recorded(parsed.name),
         "disks": [],
         "interfaces": [],
     }
@@ -364,7 +389,8 @@ def main() -> None:
             problems = [mismatch("domain", f"one with the UUID {uuid}", f"{error}; present: {present or 'none'}")]
         if not problems:
             break
-        if time.monotonic() >= deadline:
+        # A console that is not recorded any more will not be.
+        if time.monotonic() >= deadline or not found.get("recorded", True):
             module.fail_json(
                 msg=report(uuid, problems, found.get("name", ""), console), mismatches=problems, found=found
             )

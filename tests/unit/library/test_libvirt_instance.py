@@ -99,6 +99,7 @@ FOUND: dict[str, Any] = {
     "memory_mib": 128,
     "console_log": LOG,
     "arrived_running": False,
+    "recorded": True,
     "disks": [{"target": "vda", "bus": "virtio", "source": "/x", "format": "qcow2", "gib": 1.0}],
     "interfaces": [
         {
@@ -219,6 +220,24 @@ def test_kernel_bridge_of_a_tap_device(tmp_path: Path) -> None:
     (tmp_path / "tap0" / "master").symlink_to(tmp_path / "br0")
     assert libvirt_instance.bridge_of("tap0", False, tmp_path) == "br0"
     assert libvirt_instance.bridge_of("tap1", False, tmp_path) == ""
+
+
+@pytest.mark.parametrize(("virtlogd", "recorded"), [(90, True), (100, True), (101, False)])
+def test_a_console_that_virtlogd_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, virtlogd: int, recorded: bool
+) -> None:
+    (tmp_path / "instance-1.pid").write_text("17")
+    for pid, ticks in ((17, 100), (18, virtlogd)):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} (a) b) S {' '.join(map(str, range(4, 22)))} {ticks} 23 24\n")
+    monkeypatch.setattr(libvirt_instance, "run", lambda arguments: "18\n")
+    assert libvirt_instance.console_is_recorded("instance-1", tmp_path, tmp_path) is recorded
+    problems = libvirt_instance.compare(UUID, EXPECTED, FOUND | {"recorded": recorded}, CONSOLE, True)
+    assert [problem["what"] for problem in problems] == ([] if recorded else ["console log"])
+
+
+def test_a_console_without_processes_is_no_finding(tmp_path: Path) -> None:
+    assert libvirt_instance.console_is_recorded("instance-1", tmp_path, tmp_path)
 
 
 def test_packets_of_a_guest(tmp_path: Path) -> None:
