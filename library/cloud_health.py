@@ -54,6 +54,11 @@ problems:
   type: list
   elements: dict
   sample: [{"layer": "Nova compute", "message": "nova-compute on node2 is down", "hosts": ["node2"], "passes": true}]
+needs_you:
+  description: The problems that do not pass by themselves, as sentences.
+  returned: in check mode, with O(report_only)
+  type: list
+  elements: str
 layer:
   description: The layer of the first problem.
   returned: on failure

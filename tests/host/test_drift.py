@@ -51,6 +51,8 @@ DRIFT = [
 # The same for changes that no run corrects: the command that the report must give.
 NEEDS_YOU = [
     ("a unit was masked", "haproxy.service is masked", "systemctl unmask haproxy.service"),
+    ("a compute was disabled", "nova-compute on", "openstack compute service set --enable"),
+    ("a server was stopped", "the server 'my_vm' is SHUTOFF", "openstack server start"),
     ("a flavor was given other RAM", "'m1.large' differs (ram is 4096, wanted 8192)", "openstack flavor delete 4;"),
 ]
 # Consequences: the other units that read nova.conf.

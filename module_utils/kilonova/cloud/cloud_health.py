@@ -26,7 +26,10 @@ def run(module: AnsibleModule) -> None:
     expected = params["computes"], params["images"], params["servers"]
     if params["report_only"]:
         state, problems = look(api, *expected)
-        module.exit_json(changed=False, problems=problems, **state)
+        lasting = [f"{one['layer']}: {one['message']}" for one in problems if not one["passes"]]
+        # A dry run lists what no run corrects.
+        needs_you = {"needs_you": lasting} if module.check_mode else {}
+        module.exit_json(changed=False, problems=problems, **needs_you, **state)
     try:
         state, _ = healthy(api, *expected, params["timeout"])
     except Unhealthy as error:
