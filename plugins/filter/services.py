@@ -151,6 +151,20 @@ def files_of(service: Service) -> list[dict[str, Any]]:
     return drop_ins(service) + [{"role": service["name"], **file} for file in service.get("files", [])]
 
 
+def changed_options(services: Iterable[Service], reasons: Mapping[str, Iterable[str]]) -> list[dict[str, Any]]:
+    """Return the services with changed files whose options can be checked, and these files.
+
+    reasons: what service_check found, by service.
+    """
+    found = []
+    for service in services:
+        changed = set(reasons.get(service["name"], []))
+        files = [file for file in files_of(service) if file["dest"] in changed and file.get("options")]
+        if files:
+            found.append({"title": service["title"], "files": files})
+    return found
+
+
 def checks_of(service: Service) -> dict[str, Any]:
     """Return what the module service_check compares of a service.
 
@@ -267,6 +281,7 @@ class FilterModule:
             "all_units_of": all_units_of,
             "catalog_services": catalog_services,
             "catalog_users": catalog_users,
+            "changed_options": changed_options,
             "checks_of": checks_of,
             "credentials_of": credentials_of,
             "database_users": database_users,

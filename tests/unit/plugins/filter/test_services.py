@@ -290,3 +290,12 @@ def test_units_come_after_those_that_they_need() -> None:
         {"title": "Keystone", "name": "keystone.service", "enabled": True},
         {"title": "Keystone", "name": "old.service", "enabled": False, "state": "stopped"},
     ]
+
+
+def test_changed_files_with_options_are_those_to_check() -> None:
+    conf = {"dest": "/etc/nova/nova.conf", "options": ["nova.conf"]}
+    service = {"name": "nova", "title": "Nova", "files": [conf, {"dest": "/etc/nova/x"}]}
+    assert filters.changed_options([service], {"nova": ["/etc/nova/nova.conf", "/etc/nova/x", "nova-api.service"]}) == [
+        {"title": "Nova", "files": [{"role": "nova", **conf}]}
+    ]
+    assert filters.changed_options([service], {"nova": ["/etc/nova/x"], "glance": ["/etc/nova/nova.conf"]}) == []
