@@ -219,7 +219,8 @@ class ActionModule(ActionBase):
         for name in {*groups.get("controller", []), *groups.get("compute", [])}:
             try:
                 own = hostvars[name]
-                found[name] = (str(own.get("ansible_host", name)), str(own.get("ansible_port", 22)))
+                if address := str(own.get("ansible_host", name)):
+                    found[name] = (address, str(own.get("ansible_port", 22)))
             except AnsibleError:
                 continue  # Where it cannot be worked out, Ansible cannot connect either.
         return found
