@@ -147,6 +147,8 @@ if TYPE_CHECKING:
 
 GIB = 1024**3
 OVS = ("ovs-vsctl", "--timeout=10")
+FLOWS_COMMAND = ("ovs-ofctl", "--no-names", "dump-flows", "br-int")
+ON_CONSOLE = "address on the console"
 INTERFACES_COMMAND = (*OVS, "--format=json", "--columns=name,external_ids,error", "list", "Interface")
 
 
@@ -222,7 +224,7 @@ def compare(
             address = wanted.get("address")
             if address_on_console and address and not (found["arrived_running"] or shows_address(console, address)):
                 seen = f"not printed; the guest sent {nic['sent']} packets and got {nic['received']}"
-                problems.append(mismatch(f"interface {wanted['mac']}: address on the console", address, seen))
+                problems.append(mismatch(f"interface {wanted['mac']}: {ON_CONSOLE}", address, seen))
         for mac in sorted(set(present) - set(wanted_macs)):
             problems.append(mismatch("interfaces", ", ".join(wanted_macs) or "none", f"also {mac}"))
 
@@ -261,6 +263,17 @@ def packets(tap: str, sysfs: Path = Path("/sys/class/net")) -> dict[str, int]:
         except OSError:
             counted[key] = 0
     return counted
+
+
+def dhcp_requests(flows: str, interface: str) -> str:
+    """Return in words what the flows of the integration bridge did with the DHCP requests of "interface MAC: ..."."""
+    source = f"dl_src={interface.split()[1].rstrip(':').lower()},"
+    own = [line for line in flows.splitlines() if source in line and "tp_src=68" in line]
+    answering = [line for line in own if "controller(" in line]
+    if not answering:
+        return f"no flow passes its DHCP requests on to ovn-controller ({len(own)} others match them)"
+    passed = sum(int(count) for line in answering for count in re.findall(r"n_packets=(\d+)", line))
+    return f"{passed} of its DHCP requests were passed on to ovn-controller"
 
 
 def started(pid: str, proc: Path = Path("/proc")) -> int:
@@ -391,6 +404,9 @@ def main() -> None:
             break
         # A console that is not recorded any more will not be.
         if time.monotonic() >= deadline or not found.get("recorded", True):
+            for problem in problems:
+                if problem["what"].endswith(ON_CONSOLE):
+                    problem["found"] += f"; {dhcp_requests(run(FLOWS_COMMAND), problem['what'])}"
             module.fail_json(
                 msg=report(uuid, problems, found.get("name", ""), console), mismatches=problems, found=found
             )

@@ -240,6 +240,20 @@ def test_a_console_without_processes_is_no_finding(tmp_path: Path) -> None:
     assert libvirt_instance.console_is_recorded("instance-1", tmp_path, tmp_path)
 
 
+def test_what_became_of_dhcp_requests() -> None:
+    interface = "interface FA:16:3E:E0:54:4D: address on the console"
+    match = "udp,reg14=0x5,metadata=0x1,dl_src=fa:16:3e:e0:54:4d,tp_src=68,tp_dst=67"
+    flows = f" table=31, n_packets=0, priority=100,{match} actions=conjunction(39,1/2)\n"
+    assert "no flow passes its DHCP requests on to ovn-controller (1 others" in libvirt_instance.dhcp_requests(
+        flows, interface
+    )
+    flows += (
+        f" table=31, n_packets=2, priority=100,conj_id=39,{match} actions=controller(userdata=00.00),resubmit(,32)\n"
+    )
+    assert libvirt_instance.dhcp_requests(flows, interface).startswith("2 of its DHCP requests were passed on")
+    assert "(0 others" in libvirt_instance.dhcp_requests(flows, interface.replace("4D", "4E"))
+
+
 def test_packets_of_a_guest(tmp_path: Path) -> None:
     counters = tmp_path / "tap0" / "statistics"
     counters.mkdir(parents=True)
