@@ -11,6 +11,7 @@ version_added: "0.1.0"
 description:
   - Finds units that failed, are masked, stopped, missing or restarting over and over, or that would not start at boot.
     Returns for each the reason, the command that mends it, and the end of its log.
+  - Of HAProxy, also finds servers that somebody took out at run time (C(MAINT), C(DRAIN)).
   - Takes a fraction of a second where all units run. Units that are starting are waited for up to O(timeout) seconds.
   - Fails for none of these; RV(broken) says what it found.
 author: The Kilonova authors (@kilonova)
@@ -46,7 +47,12 @@ options:
     description: How many lines of each log.
     type: int
     default: 10
+  haproxy_socket:
+    description: Path of HAProxy's statistics socket, read if C(haproxy.service) is one of the units.
+    type: path
+    default: /run/haproxy/admin.sock
 notes:
+  - "Statistics of HAProxy: https://docs.haproxy.org/3.0/management.html#9.1"
   - Needs systemd 247 or newer, for C(systemctl show --timestamp=us+utc).
 """
 

@@ -7,8 +7,10 @@ Documented in library/unit_check.py.
 
 from __future__ import annotations
 
+import csv
 import socket
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -19,6 +21,7 @@ from ansible.module_utils.kilonova.system.units import Unit, full_name, is_enabl
 
 POLL_SECONDS = 0.25
 SETTLE_SECONDS = 1.0
+PROXY = "haproxy.service"
 UNIT_OPTIONS: dict[str, Any] = {
     "name": {"type": "str", "required": True},
     "title": {"type": "str", "required": True},
@@ -29,6 +32,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "units": {"type": "list", "elements": "dict", "required": True, "options": UNIT_OPTIONS},
     "timeout": {"type": "float", "default": 10.0},
     "lines": {"type": "int", "default": 10},
+    "haproxy_socket": {"type": "path", "default": "/run/haproxy/admin.sock"},
 }
 
 
@@ -46,6 +50,28 @@ def judge(unit: Unit, first_restarts: int, now: float) -> tuple[str, str, bool]:
     if unit.enabled and not is_enabled(unit) and unit.get("UnitFileState") == "disabled":
         return "runs, but does not start at boot", f"systemctl enable {unit.name}", True
     return "", "", True
+
+
+def statistics(path: str) -> str:
+    """Return what HAProxy says of its proxies and servers, as CSV; "" if it does not answer."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(2.0)
+        try:
+            connection.connect(path)
+            connection.sendall(b"show stat\n")
+            return b"".join(iter(lambda: connection.recv(65536), b"")).decode(errors="replace")
+        except OSError:
+            return ""
+
+
+def switched_off(text: str) -> Iterator[dict[str, str]]:
+    """Yield an entry for each server that somebody has taken out of HAProxy at run time."""
+    for row in csv.DictReader(text.removeprefix("# ").splitlines()):
+        status = (row.get("status") or "").split(" ")[0]
+        if row.get("svname") not in ("FRONTEND", "BACKEND") and status in ("MAINT", "DRAIN"):
+            server = f"{row['pxname']}/{row['svname']}"
+            reason = f"sends no requests to {server}, which was set to {status} at run time"
+            yield {"unit": PROXY, "reason": reason, "command": f"systemctl restart {PROXY}"}
 
 
 def find_broken(systemctl: Systemctl, units: list[Unit], timeout: float) -> list[dict[str, str]]:
@@ -74,6 +100,8 @@ def run(module: AnsibleModule) -> None:
         for name, entry in given.items()
     ]
     broken = find_broken(Systemctl(module), units, module.params["timeout"]) if units else []
+    if PROXY in given and not any(one["unit"] == PROXY for one in broken):
+        broken += switched_off(statistics(module.params["haproxy_socket"]))
     for one in broken:
         one["title"] = given[one["unit"]]["title"]
         one["log"] = unit_log(one["unit"], module.params["lines"])

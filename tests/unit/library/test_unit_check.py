@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,3 +80,39 @@ def test_what_is_returned(monkeypatch: pytest.MonkeyPatch, run_module: Callable[
             "log": "10 lines of nova-api.service",
         }
     ]
+
+
+STATISTICS = """# pxname,svname,qcur,status,weight,
+nova,FRONTEND,,OPEN,,
+nova,ctl1,0,no check,1,
+nova,BACKEND,0,UP,1,
+neutron,ctl1,0,MAINT,1,
+neutron,BACKEND,0,DOWN,0,
+glance,ctl1,0,DRAIN (agent),1,
+
+"""
+
+
+def test_servers_that_were_taken_out_of_haproxy(tmp_path: Path) -> None:
+    path = str(tmp_path / "admin.sock")
+    asked: list[bytes] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(path)
+        server.listen()
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                asked.append(connection.recv(100))
+                connection.sendall(STATISTICS.encode())
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        found = list(unit_check.switched_off(unit_check.statistics(path)))
+        thread.join()
+    assert asked == [b"show stat\n"]
+    assert [one["reason"] for one in found] == [
+        "sends no requests to neutron/ctl1, which was set to MAINT at run time",
+        "sends no requests to glance/ctl1, which was set to DRAIN at run time",
+    ]
+    assert list(unit_check.switched_off(unit_check.statistics(str(tmp_path / "absent")))) == []
