@@ -347,6 +347,27 @@ def test_overrides_reach_the_file(option: str, variable: str, name: str) -> None
     assert ini(text or "").get(section, key) == "from the site"
 
 
+def overridable() -> list[tuple[str, str]]:
+    """The files of all services that have overrides, by service."""
+    return [
+        (service["name"], file["dest"])
+        for service in rendering.load("all_in_one").services("cloud1")
+        for file in service.get("files", [])
+        if file.get("overrides_name")
+    ]
+
+
+@pytest.mark.parametrize(("service_name", "dest"), overridable(), ids=lambda value: value.rpartition("/")[2])
+def test_every_file_with_overrides_takes_them(service_name: str, dest: str) -> None:
+    sample = rendering.load("all_in_one")
+    service = next(service for service in sample.services("cloud1") if service["name"] == service_name)
+    (file,) = [item for item in service["files"] if item["dest"] == dest]
+    variables = sample.variables("cloud1")
+    files = [file | {"overrides": {"made_up": {"option": "from the site"}}}]
+    text = sample.render("cloud1", service | {"files": files}, variables)[-1].text or ""
+    assert re.search(r"^\[made_up\]\n(.*\n)*?option ?[:=] ?from the site$", text, re.MULTILINE)
+
+
 def test_what_the_services_of_nova_are_told_to_read_is_what_restarts_them() -> None:
     sample = rendering.load("all_in_one")
     service = next(service for service in sample.services("cloud1") if service["name"] == "nova")
