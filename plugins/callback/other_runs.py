@@ -11,8 +11,8 @@ short_description: Warn of another run with the same inventory
 version_added: "0.1.0"
 author: The Kilonova authors (@kilonova)
 description:
-  - Two runs on the same hosts wait for each other where they must, and both converge, but each shows changes that the
-    other made. Warns at the start of the later one. Does not stop it.
+  - Two runs on the same hosts wait for each other in places only. Warns at the start of the later one, and does not
+    stop it, because they may change different hosts.
   - Knows of runs in this checkout only.
 options:
   directory:
@@ -83,5 +83,6 @@ class CallbackModule(CallbackBase):
             return  # A checkout of another user.
         if other:
             self._display.warning(
-                f"Another run uses this inventory: {other}. Both will end well, but each may show changes of the other."
+                f"Another run with this inventory, or what is left of a killed one, is at work: {other}. They wait for each "
+                "other in places only. Stop one of them, unless they change different hosts (--limit)."
             )
