@@ -83,6 +83,6 @@ class CallbackModule(CallbackBase):
             return  # A checkout of another user.
         if other:
             self._display.warning(
-                f"Another run with this inventory, or what is left of a killed one, is at work: {other}. They wait for each "
-                "other in places only. Stop one of them, unless they change different hosts (--limit)."
+                f"Another run with this inventory, or what is left of a killed one, is at work: {other}. They wait for "
+                "each other in places only. Stop one of them, unless they change different hosts (--limit)."
             )
