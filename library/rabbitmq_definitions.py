@@ -19,7 +19,7 @@ options:
     type: path
     default: /etc/rabbitmq/definitions.json
   timeout:
-    description: Seconds to wait for C(rabbitmqctl).
+    description: Seconds to wait for RabbitMQ, which may be starting. A dry run asks once.
     type: int
     default: 120
 attributes:

@@ -21,9 +21,13 @@ ARGUMENT_SPEC: dict[str, Any] = {
 }
 
 
-def nft(module: AnsibleModule, *command: str, data: str | None = None) -> str:
+# Loads a file and prints a table. nft lists what was committed before, so these are two commands.
+LOAD_AND_LIST = 'nft --file "$1" && nft --stateless list table "$2" "$3"'
+
+
+def nft(module: AnsibleModule, *command: str) -> str:
     """Return the output of a command of nft."""
-    code, output, error = module.run_command(list(command), data=data)
+    code, output, error = module.run_command(list(command))
     if code != 0:
         module.fail_json(msg=f"'{' '.join(command)}' failed: {error.strip() or output.strip()}")
     return str(output)
@@ -40,8 +44,7 @@ def wanted_table(module: AnsibleModule, table: str, file: str) -> str:
 
     It is loaded into an empty network namespace, which ends with the command.
     """
-    commands = f'include "{file}"\nlist table {table}\n'
-    return nft(module, "unshare", "--net", "nft", "--stateless", "--file", "-", data=commands)
+    return nft(module, "unshare", "--net", "sh", "-c", LOAD_AND_LIST, "sh", file, *table.split())
 
 
 def run(module: AnsibleModule) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ KEYS = {"users": ("name",), "vhosts": ("name",), "permissions": ("user", "vhost"
 # RabbitMQ keeps the default of the version that created the virtual host.
 NOT_COMPARED = ("default_queue_type",)
 TITLES = {"users": "user", "vhosts": "virtual host", "permissions": "permissions of"}
+POLL_SECONDS = 1.0
 EXPORT = ("rabbitmqctl", "--silent", "export_definitions", "-", "--format", "json")
 
 Definitions = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -86,7 +88,12 @@ def run(module: AnsibleModule, begun: subprocess.Popen[str] | None = None) -> No
         # RabbitMQ imports the file when it starts for the first time.
         module.exit_json(changed=False, changes=[], foreign=[])
         return
+    deadline = time.monotonic() + timeout
     live, error = exported(process, timeout)
+    # RabbitMQ may be starting.
+    while error and not module.check_mode and time.monotonic() < deadline and (again := begin()):
+        time.sleep(POLL_SECONDS)
+        live, error = exported(again, timeout)
     if error and module.check_mode:
         not_looked_at(module, "RabbitMQ's users and permissions", error, changes=[], foreign=[])
     if error:

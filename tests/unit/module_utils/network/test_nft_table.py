@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import nft_table as library
 import pytest
+from ansible.module_utils.kilonova.network import nft_table
 from ansible.module_utils.testing import patch_module_args
 
 TABLE = "table ip kilonova {\n\tchain postrouting {\n\t\tmasquerade\n\t}\n}\n"
@@ -23,13 +26,9 @@ case "$*" in
 *) echo "no such command: $*" >&2; exit 1 ;;
 esac
 """
-# The file of these tests is in the form in which nft prints a table.
+# The file of these tests is in the form in which nft prints a table. $6 is the file.
 UNSHARE = """#!/bin/sh
-[ "$*" = "--net nft --stateless --file -" ] || exit 1
-read -r include file
-read -r list table family name
-[ "$include $list $table $family $name" = "include list table ip kilonova" ] || exit 1
-eval cat "$file"
+[ "$1 $2 $3" = "--net sh -c" ] && [ "$7 $8" = "ip kilonova" ] && cat "$6"
 """
 
 
@@ -75,3 +74,27 @@ def test_before_the_first_run(host: Path, capsys: pytest.CaptureFixture[str]) ->
     (host / "nat.nft").unlink()
     assert run(capsys, host, _ansible_check_mode=True)["changed"]
     assert "does not exist" in run(capsys, host)["msg"]
+
+
+SNAT = """table ip kilonova
+delete table ip kilonova
+table ip kilonova {
+    chain postrouting {
+        type nat hook postrouting priority srcnat; policy accept;
+        ip saddr 192.168.1.0/24 ip daddr != 192.168.1.0/24 oifname "eth0" masquerade
+    }
+}
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nft") is None, reason="needs root and nftables")
+def test_real_nft_prints_what_a_file_defines(tmp_path: Path) -> None:
+    """In a network namespace of this test, what is loaded is what is wanted."""
+    file = tmp_path / "nat.nft"
+    file.write_text(SNAT)
+    script = f"""{nft_table.LOAD_AND_LIST.replace('"$1"', str(file)).replace('"$2" "$3"', "ip kilonova")}
+        nft --stateless list table ip kilonova"""
+    output = subprocess.run(["unshare", "--net", "sh", "-c", script], check=True, capture_output=True, text=True).stdout
+    first, second = output[: len(output) // 2], output[len(output) // 2 :]
+    assert first == second
+    assert 'oifname "eth0" masquerade' in first
