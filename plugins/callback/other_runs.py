@@ -17,7 +17,7 @@ description:
 options:
   directory:
     description: Directory of the lock files. Empty for C(.cache/runs) in the checkout.
-    type: path
+    type: str
     default: ""
     env:
       - name: KILONOVA_RUNS_DIRECTORY
