@@ -131,7 +131,7 @@ test: ## Run check, then Molecule on lab machines (SCENARIOS="default multihost"
 	@$(call NEED_ROOT,"make check needs no root.")
 	@$(MAKE) setup-dev
 	@$(MAKE) check
-	@KEEP=$(KEEP) tools/molecule-test $(SCENARIOS)
+	@for scenario in $(SCENARIOS); do KEEP=$(KEEP) tools/molecule-test "$$scenario" || exit; done
 
 .PHONY: chaos
 chaos: ## Kill site.yml at random moments and check that it converges (KILLS=20 SEED=1)
