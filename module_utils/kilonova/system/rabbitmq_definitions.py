@@ -29,6 +29,7 @@ KEYS = {"users": ("name",), "vhosts": ("name",), "permissions": ("user", "vhost"
 NOT_COMPARED = ("default_queue_type",)
 TITLES = {"users": "user", "vhosts": "virtual host", "permissions": "permissions of"}
 POLL_SECONDS = 1.0
+UNITS = ("epmd.socket", "rabbitmq-server.service")
 EXPORT = ("rabbitmqctl", "--silent", "export_definitions", "-", "--format", "json")
 
 Definitions = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -55,14 +56,22 @@ def compare(wanted: Definitions, live: Definitions) -> tuple[list[str], list[str
 
 
 def begin() -> subprocess.Popen[str] | None:
-    """Start to export the live definitions, which takes a second or two. None before RabbitMQ is installed."""
+    """Start to export the live definitions, which takes a second or two. None where RabbitMQ does not run.
+
+    There, rabbitmqctl would start an epmd of its own, which holds the port of epmd.socket on every address.
+    """
     if shutil.which(EXPORT[0]) is None:
+        return None
+    states = subprocess.run(("systemctl", "is-active", *UNITS), capture_output=True, text=True, check=False).stdout
+    if states.split() != ["active"] * len(UNITS):
         return None
     return subprocess.Popen(EXPORT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def exported(process: subprocess.Popen[str], timeout: float) -> tuple[Definitions, str]:
+def exported(process: subprocess.Popen[str] | None, timeout: float) -> tuple[Definitions, str]:
     """Return the live definitions, or an error."""
+    if process is None:
+        return {}, f"{' and '.join(UNITS)} are not both active"
     try:
         output, error = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -81,19 +90,17 @@ def _sentences(text: str) -> Iterator[str]:
 def run(module: AnsibleModule, begun: subprocess.Popen[str] | None = None) -> None:
     """Import the file if what it defines differs from what lives. begun: what begin() returned earlier."""
     file, timeout = module.params["file"], module.params["timeout"]
-    process = (begun or begin()) if os.path.exists(file) else None
-    if process is None and not module.check_mode:
-        module.fail_json(msg=f"RabbitMQ or {file} does not exist on this host")
-    if process is None:
+    if shutil.which(EXPORT[0]) is None or not os.path.exists(file):
+        if not module.check_mode:
+            module.fail_json(msg=f"RabbitMQ or {file} does not exist on this host")
         # RabbitMQ imports the file when it starts for the first time.
         module.exit_json(changed=False, changes=[], foreign=[])
-        return
     deadline = time.monotonic() + timeout
-    live, error = exported(process, timeout)
+    live, error = exported(begun or begin(), timeout)
     # RabbitMQ may be starting.
-    while error and not module.check_mode and time.monotonic() < deadline and (again := begin()):
+    while error and not module.check_mode and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
-        live, error = exported(again, timeout)
+        live, error = exported(begin(), timeout)
     if error and module.check_mode:
         not_looked_at(module, "RabbitMQ's users and permissions", error, changes=[], foreign=[])
     if error:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import rabbitmq_definitions as library
+from ansible.module_utils.kilonova.system import rabbitmq_definitions
 from ansible.module_utils.testing import patch_module_args
 
 USER = {
@@ -48,6 +49,10 @@ def broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.parent.mkdir()
     program.write_text(RABBITMQCTL)
     program.chmod(0o755)
+    systemctl = program.with_name("systemctl")
+    systemctl.write_text('#!/bin/sh\n[ "$1" = is-active ] && shift && for unit; do cat "$FAKE/state"; done\n')
+    systemctl.chmod(0o755)
+    (tmp_path / "state").write_text("active\n")
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("FAKE", str(tmp_path))
     (tmp_path / "file").write_text(json.dumps(WANTED))
@@ -117,3 +122,12 @@ def test_before_rabbitmq_is_installed(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not run(capsys, tmp_path, _ansible_check_mode=True)["changed"]
     assert "does not exist" in run(capsys, tmp_path)["msg"]
+
+
+def test_a_broker_that_is_stopped_is_not_asked(broker: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """rabbitmqctl would start an epmd on every address."""
+    (broker / "state").write_text("inactive\n")
+    assert rabbitmq_definitions.begin() is None
+    seen = run(capsys, broker, _ansible_check_mode=True)
+    assert "not both active" in seen["not_looked_at"]
+    assert "not both active" in run(capsys, broker, timeout=0)["msg"]
