@@ -98,7 +98,8 @@ def state_from(tables: dict[str, list[dict[str, Any]]]) -> State:
             for row in tables["Bridge"]
         },
         # A device that was deleted and created again has another index; Open vSwitch keeps a socket of the old one.
-        stale=[row["name"] for row in tables["Interface"] if row["ifindex"] != kernel_index(row["name"])],
+        # Of a device that is gone, it says 0. Ports without a device, such as patch ports, are not looked for here.
+        stale=[row["name"] for row in tables["Interface"] if row["ifindex"] != (kernel_index(row["name"]) or None)],
     )
 
 

@@ -207,8 +207,11 @@ def test_a_device_that_was_created_again_is_opened_again(now: int, indexes: dict
     assert planned(JOINED, bridges=[{"name": "br-provider", "datapath_type": "netdev", "ports": []}]) == []
 
 
-def test_a_port_without_a_device_has_no_index() -> None:
+def test_a_port_without_a_device_has_no_index(indexes: dict[str, int]) -> None:
     assert state(TWO_BRIDGES).stale == ["dummy7"]
+    del indexes["ovs-br0"]
+    gone = JOINED | {"Interface": '{"data":[["ovs-br0",0]],"headings":["name","ifindex"]}'}
+    assert state(gone).stale == ["ovs-br0"]
 
 
 def test_the_order_of_managers_does_not_matter() -> None:
