@@ -58,6 +58,12 @@ def kernel_index(name: str, sysfs: Path = Path("/sys/class/net")) -> int:
         return 0
 
 
+def open_indexes(path: Path = Path("/proc/net/packet")) -> set[int]:
+    """Return the indexes of the network devices that packet sockets are bound to."""
+    rows = path.read_text(encoding="ascii").splitlines()[1:]
+    return {int(row.split()[4]) for row in rows}
+
+
 def table(text: str) -> list[dict[str, Any]]:
     """Return the rows of ``ovs-vsctl --format=json list``, with sets as lists and maps as dicts.
 
@@ -87,20 +93,30 @@ def as_list(cell: Any) -> list[Any]:
 def state_from(tables: dict[str, list[dict[str, Any]]]) -> State:
     """Read the state from the tables Open_vSwitch, Manager, Bridge, Port and Interface."""
     ports = {row["_uuid"]: row["name"] for row in tables["Port"]}
+    bridges = {
+        row["name"]: {
+            "datapath_type": row["datapath_type"] or "system",
+            "ports": [ports[port] for port in as_list(row["ports"])],
+        }
+        for row in tables["Bridge"]
+    }
+    in_user_space = [port for one in bridges.values() if one["datapath_type"] == "netdev" for port in one["ports"]]
     return State(
         external_ids=tables["Open_vSwitch"][0]["external_ids"],
         managers=sorted(row["target"] for row in tables["Manager"]),
-        bridges={
-            row["name"]: {
-                "datapath_type": row["datapath_type"] or "system",
-                "ports": [ports[port] for port in as_list(row["ports"])],
-            }
-            for row in tables["Bridge"]
-        },
-        # A device that was deleted and created again has another index; Open vSwitch keeps a socket of the old one.
-        # Of a device that is gone, it says 0. Ports without a device, such as patch ports, are not looked for here.
-        stale=[row["name"] for row in tables["Interface"] if row["ifindex"] != (kernel_index(row["name"]) or None)],
+        bridges=bridges,
+        stale=[row["name"] for row in tables["Interface"] if is_stale(row, row["name"] in in_user_space)],
     )
+
+
+def is_stale(interface: dict[str, Any], in_user_space: bool) -> bool:
+    """Return whether the device of a port is gone, or was deleted and created again.
+
+    It then has another index than Open vSwitch knows, which says 0 of one that is gone. In user space, Open vSwitch
+    learns the new index and keeps its packet socket of the old device. Only for ports that are devices of the host.
+    """
+    index = kernel_index(interface["name"])
+    return interface["ifindex"] != (index or None) or (in_user_space and index not in open_indexes())
 
 
 def plan(state: State, params: dict[str, Any]) -> tuple[list[list[str]], list[str], dict[str, Any]]:

@@ -83,6 +83,7 @@ class Fake:
         return path.read_text().splitlines() if path.exists() else []
 
 
+OPEN_INDEXES = ovs_chassis.open_indexes
 INDEXES = {"ovs-br0": 5, "br-int": 11, "tap37cc4e90-50": 12}
 
 
@@ -91,6 +92,7 @@ def indexes(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """The indexes of the kernel's network devices."""
     present = dict(INDEXES)
     monkeypatch.setattr(ovs_chassis, "kernel_index", lambda name: present.get(name, 0))
+    monkeypatch.setattr(ovs_chassis, "open_indexes", lambda: set(INDEXES.values()))
     return present
 
 
@@ -212,6 +214,21 @@ def test_a_port_without_a_device_has_no_index(indexes: dict[str, int]) -> None:
     del indexes["ovs-br0"]
     gone = JOINED | {"Interface": '{"data":[["ovs-br0",0]],"headings":["name","ifindex"]}'}
     assert state(gone).stale == ["ovs-br0"]
+
+
+def test_a_port_in_user_space_needs_a_socket_of_its_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recorded after the device was deleted and created again."""
+    sockets = tmp_path / "packet"
+    sockets.write_text(
+        "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n"
+        "00000000a4d5a2f1 3      3    0003   11    1 0      0      52001\n"
+        "000000008a1b6f1c 3      3    0003   4     0 0      0      52002\n"
+    )
+    assert OPEN_INDEXES(sockets) == {4, 11}
+    monkeypatch.setattr(ovs_chassis, "open_indexes", lambda: {4, 11, 12})
+    assert state(JOINED).stale == ["ovs-br0"]
+    kernel = {name: text.replace('"netdev"', '"system"') for name, text in JOINED.items()}
+    assert state(kernel).stale == []
 
 
 def test_the_order_of_managers_does_not_matter() -> None:
