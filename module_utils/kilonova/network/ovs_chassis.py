@@ -33,6 +33,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
         },
     },
 }
+# Without --if-exists: of a port that is opened again.
+CLOSE = "del-port"
 # Seconds that ovs-vsctl waits for ovs-vswitchd to apply a change.
 TIMEOUT = 30
 # A database that runs answers a dry run at once.
@@ -167,7 +169,7 @@ def plan(state: State, params: dict[str, Any]) -> tuple[list[list[str]], list[st
         if missing or surplus:
             note(f"{name}:ports", now_bridge["ports"], kept + missing)
         for port in (port for port in bridge["ports"] if port in kept and port in state.stale):
-            commands += [["del-port", name, port], ["add-port", name, port]]
+            commands += [[CLOSE, name, port], ["add-port", name, port]]
             note(f"{name}:{port}", "a deleted device", "the present device")
     return commands, changes, {"before": before, "after": after}
 
@@ -202,13 +204,16 @@ def read(module: AnsibleModule) -> State:
 
 
 def run(module: AnsibleModule) -> None:
-    """Apply all differences in one transaction."""
+    """Apply all differences in one transaction; ports to open again are removed in one before it.
+
+    A port that is removed and added in one transaction keeps its socket.
+    """
     installed = shutil.which("ovs-vsctl") is not None
     state = State() if module.check_mode and not installed else read(module)
     commands, changes, diff = plan(state, module.params)
     if commands and not module.check_mode:
-        arguments: list[str] = []
-        for command in commands:
-            arguments += ["--", *command]
-        ovs_vsctl(module, *arguments)
+        closing = [command for command in commands if command[0] == CLOSE]
+        for transaction in (closing, [command for command in commands if command[0] != CLOSE]):
+            if transaction:
+                ovs_vsctl(module, *[word for command in transaction for word in ("--", *command)])
     module.exit_json(changed=bool(commands), changes=changes, diff=diff)

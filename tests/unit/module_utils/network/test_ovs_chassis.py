@@ -209,6 +209,24 @@ def test_a_device_that_was_created_again_is_opened_again(now: int, indexes: dict
     assert planned(JOINED, bridges=[{"name": "br-provider", "datapath_type": "netdev", "ports": []}]) == []
 
 
+def test_a_port_is_closed_before_it_is_opened_again(
+    fake: Fake, indexes: dict[str, int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.shows(JOINED)
+    indexes["ovs-br0"] = 17
+    calls: list[tuple[str, ...]] = []
+    real = ovs_chassis.ovs_vsctl
+
+    def recorded(module: AnsibleModule, *arguments: str) -> str:
+        calls.append(arguments)
+        return real(module, *arguments)
+
+    monkeypatch.setattr(ovs_chassis, "ovs_vsctl", recorded)
+    bridge = {"name": "br-provider", "datapath_type": "netdev", "ports": ["ovs-br0"]}
+    assert run(capsys, bridges=[bridge])["changes"] == ["br-provider:ovs-br0 = the present device"]
+    assert calls[-2:] == [("--", "del-port", "br-provider", "ovs-br0"), ("--", "add-port", "br-provider", "ovs-br0")]
+
+
 def test_a_port_without_a_device_has_no_index(indexes: dict[str, int]) -> None:
     assert state(TWO_BRIDGES).stale == ["dummy7"]
     del indexes["ovs-br0"]
