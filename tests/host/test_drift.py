@@ -43,7 +43,6 @@ DRIFT = [
     ("a flavor was deleted", "flavor m1.xlarge: created"),
     ("DHCP was switched off", "subnet nova-v4: changed"),
     ("the provider network was taken from OVN", "external-ids:ovn-bridge-mappings = physnet1:br-provider"),
-    ("a device was deleted that Open vSwitch had opened", "br-provider:ovs-br0 = the present device"),
     ("the password of a queue's user was changed", "RabbitMQ: user openstack (password_hash)"),
     ("a kernel parameter was changed", "sysctl net/ipv4/ip_forward = 1"),
     ("rules were flushed", "nftables: table ip kilonova"),
@@ -52,7 +51,6 @@ DRIFT = [
 NEEDS_YOU = [
     ("a unit was masked", "haproxy.service is masked", "systemctl unmask haproxy.service"),
     ("a compute was disabled", "nova-compute on", "openstack compute service set --enable"),
-    ("a server was stopped", "the server 'my_vm' is SHUTOFF", "openstack server start"),
     ("a flavor was given other RAM", "'m1.large' differs (ram is 4096, wanted 8192)", "openstack flavor delete 4;"),
 ]
 # Consequences: the other units that read nova.conf.
