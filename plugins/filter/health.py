@@ -25,6 +25,8 @@ def used(hypervisor: Mapping[str, Any], name: str) -> str:
 
 def health_lines(health: Mapping[str, Any]) -> list[str]:
     """Return the lines of the report."""
+    if "problems" not in health:
+        return ["The APIs do not answer", *(f"  {line}" for line in str(health.get("msg", "")).splitlines())]
     lines = table(
         "Nova services",
         ("SERVICE", "HOST", "STATE", "STATUS"),
@@ -65,7 +67,7 @@ def health_lines(health: Mapping[str, Any]) -> list[str]:
             for one in health.get("servers", [])
         ),
     )
-    problems = [f"  {one['layer']}: {one['message']}" for one in health.get("problems", [])]
+    problems = [f"  {one['layer']}: {one['message']}" for one in health["problems"]]
     return [*lines, "Problems", *problems] if problems else [*lines, "No problem seen."]
 
 

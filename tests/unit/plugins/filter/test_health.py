@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from plugins.filter.health import unit_lines, units_found
+from plugins.filter.health import health_lines, unit_lines, units_found
 
 BROKEN = {
     "unit": "nova-api.service",
@@ -38,3 +38,11 @@ def test_what_mends_each_unit_comes_before_the_logs() -> None:
 def test_hosts_that_were_not_looked_at_are_left_out() -> None:
     hostvars: dict[str, dict[str, Any]] = {"ctl1": {"verify_units": {"broken": []}}, "cmp1": {}}
     assert units_found(hostvars, ["ctl1", "cmp1"]) == {"ctl1": {"broken": []}}
+
+
+def test_apis_that_do_not_answer_are_not_called_healthy() -> None:
+    assert health_lines({"msg": "Keystone did not answer.\nlog", "failed": False}) == [
+        "The APIs do not answer",
+        "  Keystone did not answer.",
+        "  log",
+    ]
