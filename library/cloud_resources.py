@@ -262,6 +262,12 @@ options:
           - Name of the compute to create a new server on, past the scheduler (C(host) in Nova's microversion 2.74). For
             administrators only.
         type: str
+      only_if_room:
+        description:
+          - Do not create the server where Placement has no room for its flavor on O(servers[].host), which it needs. The
+            server is then in RV(without_room).
+        type: bool
+        default: false
       keypair:
         description: Name of the keypair whose public key the guest gets.
         type: str
@@ -324,6 +330,11 @@ servers:
   returned: always
   type: list
   elements: dict
+without_room:
+  description: Names of the servers that were not created because of O(servers[].only_if_room).
+  returned: always
+  type: list
+  elements: str
 layer:
   description: The part of the cloud that failed, such as V(Glance) or V(Nova compute).
   returned: when an API or a server fails

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Nova 20 (Train) and later. Gives flavors with extra specs, servers with their flavor inside, remote consoles.
 COMPUTE_MICROVERSION = "2.79"
-PLACEMENT_MICROVERSION = "1.30"
+PLACEMENT_MICROVERSION = "1.31"
 
 SERVICE_LAYERS = {
     "identity": "Keystone",

@@ -113,13 +113,17 @@ ARGUMENT_SPEC: dict[str, Any] = {
         flavor=_text(),
         networks={"type": "list", "elements": "str"},
         host=_text(),
+        only_if_room=_flag(False),
         keypair=_text(no_log=False),
         security_groups=_texts(["default"]),
     ),
 }
 # These belong beside the suboptions of lists.
 ARGUMENT_SPEC["keypairs"]["required_one_of"] = [("public_key", "public_key_file")]
-ARGUMENT_SPEC["servers"]["required_if"] = [("state", "present", ("image", "flavor", "networks"))]
+ARGUMENT_SPEC["servers"]["required_if"] = [
+    ("state", "present", ("image", "flavor", "networks")),
+    ("only_if_room", True, ("host",)),
+]
 
 
 def first_actions(params: dict[str, Any]) -> list[str]:
@@ -172,9 +176,9 @@ def fail_unresolved(module: AnsibleModule, unresolved: list[PlanError], actions:
 
 
 def run(module: AnsibleModule) -> None:
-    if is_first_deployment(module, actions=[], ids={}, servers=[], needs_you=[]):
+    if is_first_deployment(module, actions=[], ids={}, servers=[], without_room=[], needs_you=[]):
         actions = first_actions(module.params)
-        module.exit_json(changed=bool(actions), actions=actions, ids={}, servers=[], needs_you=[])
+        module.exit_json(changed=bool(actions), actions=actions, ids={}, servers=[], without_room=[], needs_you=[])
     wait_for_earlier_call(module, "cloud_resources")
     connection = connect(module)
     work = Convergence(
@@ -199,6 +203,7 @@ def run(module: AnsibleModule) -> None:
         "actions": work.actions,
         "ids": work.ids,
         "servers": servers,
+        "without_room": work.without_room,
         "diff": {"before": work.before, "after": work.after},
         "needs_you": [str(error) for error in work.unresolved],
     }

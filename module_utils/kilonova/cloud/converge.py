@@ -30,6 +30,8 @@ class Convergence:
     before: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
     ids: dict[str, dict[str, str]] = field(default_factory=dict)
+    # Servers that were not created because their host is full.
+    without_room: list[str] = field(default_factory=list)
     # What an operator has to resolve.
     unresolved: list[PlanError] = field(default_factory=list)
     # What check mode could not see: the first failure of each service.

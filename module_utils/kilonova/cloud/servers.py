@@ -59,7 +59,30 @@ def _plan(work: Convergence, one: dict[str, Any]) -> Step:
     action = plan.server_action(current)
     if action == "report" and current is not None:
         raise _unresolved(work, current)
-    return Step(one, action, current, _request(work, one) if action in ("create", "recreate") else {})
+    request = _request(work, one) if action in ("create", "recreate") else {}
+    if one.get("only_if_room") and action == "create" and not _has_room(work.api, one["host"], request["flavorRef"]):
+        work.without_room.append(one["name"])
+        action = "keep"
+    return Step(one, action, current, request)
+
+
+def _has_room(api: CloudApi, host: str, flavor_id: str) -> bool:
+    """Return whether Placement would let a server of the flavor run on the host. Without the host, let Nova explain."""
+    flavor = api.get("compute", f"/flavors/{flavor_id}")["flavor"]
+    swap_gib = -(-int(flavor["swap"] or 0) // 1024)
+    amounts = {
+        "VCPU": flavor["vcpus"],
+        "MEMORY_MB": flavor["ram"],
+        "DISK_GB": flavor["disk"] + flavor["OS-FLV-EXT-DATA:ephemeral"] + swap_gib,
+    }
+    resources = ",".join(f"{name}:{amount}" for name, amount in amounts.items() if amount)
+    # A hypervisor's id is that of its resource provider.
+    hypervisors = api.listing("compute", "/os-hypervisors/detail", "hypervisors")
+    found = [one["id"] for one in hypervisors if one["service"]["host"] == host]
+    return not found or any(
+        api.get("placement", "/allocation_candidates", resources=resources, in_tree=identity)["allocation_requests"]
+        for identity in found
+    )
 
 
 def _begin(work: Convergence, step: Step) -> None:

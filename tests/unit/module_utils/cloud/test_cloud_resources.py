@@ -31,6 +31,7 @@ KINDS = {
     "/security-group-rules": "security_group_rule",
     "/servers": "server",
     "/servers/detail": "server",
+    "/os-hypervisors/detail": "hypervisor",
 }
 
 
@@ -333,6 +334,36 @@ def test_server_that_stays_in_build(cloud: Cloud, params: dict[str, Any]) -> Non
 def test_server_with_a_longer_name_does_not_count(cloud: Cloud, params: dict[str, Any]) -> None:
     cloud.things["server"]["x"] = {"id": "x", "name": "my_vm2", "status": "ACTIVE"}
     assert "server my_vm: created" in converge(cloud, params).actions
+
+
+@pytest.mark.parametrize(
+    ("host", "candidates", "created"), [("cmp1", [], False), ("cmp1", [{"allocations": {}}], True), ("gone", [], True)]
+)
+def test_server_is_left_out_where_there_is_no_room(
+    cloud: Cloud,
+    params: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    host: str,
+    candidates: list[dict[str, Any]],
+    created: bool,
+) -> None:
+    asked = []
+    params["flavors"][0] |= {"swap": 1025}
+    params["servers"][0] |= {"host": host, "only_if_room": True}
+    cloud.things["hypervisor"]["h"] = {"id": "h", "name": "cmp1", "service": {"host": "cmp1"}}
+    get = cloud.get
+
+    def answer(service: str, path: str, **arguments: Any) -> dict[str, Any]:
+        if path != "/allocation_candidates":
+            return get(service, path, **arguments)
+        asked.append(arguments)
+        return {"allocation_requests": candidates}
+
+    monkeypatch.setattr(cloud, "get", answer)
+    work = converge(cloud, params)
+    assert asked == ([] if host == "gone" else [{"resources": "VCPU:1,MEMORY_MB:512,DISK_GB:3", "in_tree": "h"}])
+    assert work.without_room == ([] if created else ["my_vm"])
+    assert [one["name"] for one in cloud.things["server"].values()] == (["my_vm"] if created else [])
 
 
 def test_stopped_server_stays_stopped(cloud: Cloud, params: dict[str, Any]) -> None:
