@@ -54,6 +54,7 @@ facts:
   type: dict
   sample:
     os: {id: debian, version: "13", name: Debian GNU/Linux 13 (trixie)}
+    user: root
     hostname: node1
     architecture: x86_64
     cpus: 4
@@ -142,6 +143,16 @@ def os_release(root: str = "/") -> dict[str, str]:
         "name": values.get("PRETTY_NAME", ""),
         "codename": values.get("VERSION_CODENAME", ""),
     }
+
+
+def user_name(uid: int) -> str:
+    """Return the name of a user; root for everything with root's rights."""
+    if uid == 0:
+        return "root"
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def memory_mib(meminfo: str) -> int:
@@ -325,6 +336,7 @@ def collect(paths: Sequence[str] = ()) -> dict[str, Any]:
     usable, reason = kvm()
     facts: dict[str, Any] = {
         "os": os_release(),
+        "user": user_name(os.geteuid()),
         "hostname": platform.node(),
         "architecture": platform.machine(),
         "kernel": platform.release(),

@@ -100,6 +100,9 @@ class ActionModule(ActionBase):
         self._groups = list(variables.get("group_names", []))
         host = str(variables["inventory_hostname"])
         first = str(variables["ansible_play_hosts"][0])
+        if problems := system.check_user(facts):
+            result.update(failed=True, changed=False, msg=report(host, problems, []))
+            return result
         known = roles.read_roles(PROJECT / "roles")
 
         stored, missing, problems = self.find_secrets()

@@ -23,6 +23,7 @@ def interface(*addresses: str) -> dict[str, Any]:
 
 
 FACTS: dict[str, Any] = {
+    "user": "root",
     "os": {"id": "debian", "version": "13", "name": "Debian GNU/Linux 13 (trixie)"},
     "memory_mib": 16384,
     "disk_free_mib": {"/": 20000, "/var": 20000},
@@ -220,6 +221,11 @@ def test_the_flavor_of_the_first_server_is_missing() -> None:
 def test_kvm_is_asked_for_where_there_is_none() -> None:
     (found,) = problems("multihost", "cmp1", facts={"kvm": False}, libvirt_virt_type="kvm")
     assert found.startswith("libvirt_virt_type = 'kvm': KVM is not usable on this host")
+
+
+def test_without_the_rights_of_root_nothing_else_is_reported() -> None:
+    (found,) = problems("all_in_one", "cloud1", facts={"user": "debian", "memory_mib": 0}, bridge_mtu=20)
+    assert found.startswith("ansible_user = 'debian': tasks run as this user on the host, and must run as root")
 
 
 def test_null_in_overrides_is_noted() -> None:

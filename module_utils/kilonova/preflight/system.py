@@ -11,6 +11,15 @@ from ansible.module_utils.kilonova.preflight.messages import Facts, message
 SUPPORTED = {"debian": ("13",)}
 
 
+def check_user(facts: Facts) -> list[str]:
+    """Require root's rights, without which little can be found out."""
+    user = facts["user"]
+    if user == "root":
+        return []
+    why = "tasks run as this user on the host, and must run as root"
+    return [message("ansible_user", user, why, "Set ansible_become to true for this host, or log in as root")]
+
+
 def check_system(facts: Facts) -> list[str]:
     """Require a supported operating system with APT and systemd."""
     found = []

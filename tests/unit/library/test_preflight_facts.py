@@ -13,6 +13,11 @@ import preflight_facts
 import pytest
 
 
+@pytest.mark.parametrize(("uid", "name"), [(0, "root"), (1, "daemon"), (4242424, "4242424")])
+def test_user_name(uid: int, name: str) -> None:
+    assert preflight_facts.user_name(uid) == name
+
+
 def test_own_listener_is_found_with_its_process() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram:
         datagram.bind(("127.0.0.1", 0))

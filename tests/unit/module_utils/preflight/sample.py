@@ -60,6 +60,7 @@ def host(**changes: Any) -> dict[str, Any]:
     """A host that has no problem."""
     return {
         "os": {"id": "debian", "version": "13", "name": "Debian GNU/Linux 13 (trixie)"},
+        "user": "root",
         "hostname": "node1",
         "memory_mib": 8000,
         "disk_free_mib": {"/": 20000, "/var": 20000},

@@ -10,6 +10,14 @@ from ansible.module_utils.kilonova.preflight import system
 from tests.unit.module_utils.preflight.sample import host
 
 
+def test_tasks_run_as_root() -> None:
+    assert system.check_user(host()) == []
+    assert system.check_user(host(user="debian")) == [
+        "ansible_user = 'debian': tasks run as this user on the host, and must run as root. Set ansible_become to true "
+        "for this host, or log in as root."
+    ]
+
+
 def test_debian_13_is_supported() -> None:
     assert system.check_system(host()) == []
     assert system.check_system(host(os={"id": "debian", "version": "13.2", "name": "Debian"})) == []
