@@ -264,8 +264,8 @@ options:
         type: str
       only_if_room:
         description:
-          - Do not create the server where Placement has no room for its flavor on O(servers[].host), which it needs. The
-            server is then in RV(without_room).
+          - Do not create the server where Placement has no room for its flavor on O(servers[].host), which it needs.
+            The server is then in RV(without_room).
         type: bool
         default: false
       keypair:

@@ -122,6 +122,13 @@ reasons:
   type: list
   elements: str
   sample: ["/etc/network/interfaces differs", "br0 does not exist"]
+foreign:
+  description:
+    - IPv4 addresses (not with DHCP) and ports of the bridge that neither an option nor O(path) describes. They stay.
+  returned: with state applied
+  type: list
+  elements: str
+  sample: ["br0: address 192.0.2.9/24"]
 needs_you:
   description: Why the network of this host cannot be changed, with what to do.
   returned: in check mode, when the module would fail

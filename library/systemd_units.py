@@ -137,6 +137,12 @@ daemon_reload:
   description: Whether systemd had to reload its unit files.
   returned: always
   type: bool
+foreign:
+  description: Drop-ins of the units that neither a package nor Kilonova (C(kilonova*.conf)) has installed. They stay.
+  returned: always
+  type: list
+  elements: str
+  sample: ["nova-api.service: drop-in /etc/systemd/system/nova-api.service.d/override.conf"]
 needs_you:
   description:
     - What an operator must do before a run can start a unit, as sentences, for example V(nova-api.service is masked

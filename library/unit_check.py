@@ -79,6 +79,11 @@ broken:
     reason: {description: "What is wrong, such as V(is masked).", type: str}
     command: {description: The command that mends it., type: str}
     log: {description: The last lines of its journal and log files., type: str}
+foreign:
+  description: The servers in RV(broken) that were taken out of HAProxy at run time, as sentences.
+  returned: always
+  type: list
+  elements: str
 """
 
 from ansible.module_utils.basic import AnsibleModule

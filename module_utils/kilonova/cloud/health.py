@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
 
+from ansible.module_utils.kilonova.cloud import localnet
 from ansible.module_utils.kilonova.cloud.api import CloudApi, CloudError, layer_logs, server_summary
 
 POLL_SECONDS = 2.0
@@ -132,6 +133,8 @@ READERS: dict[str, Callable[[CloudApi], Any]] = {
     "images": read_images,
     "servers": read_servers,
     "ports": read_ports,
+    "physical_networks": localnet.read_physical_networks,
+    "localnets": lambda _api: localnet.read_localnets(),
 }
 
 
@@ -333,6 +336,9 @@ def judge(state: dict[str, Any], computes: list[str], images: list[str], servers
         found += agent_problems(state["agents"], computes)
     if "images" in state:
         found += image_problems(state["images"], images)
+    if "physical_networks" in state and "localnets" in state:
+        texts = localnet.differences(state["physical_networks"], state["localnets"])
+        found += [problem("OVN", text, passes=False) for text in texts]
     if "servers" in state:
         found += server_problems(state["servers"], servers)
     return found
@@ -367,7 +373,7 @@ def look(
     """Return the state and all problems at this moment."""
     state, problems = read_all(api, images)
     problems += judge(state, computes, images, servers)
-    for internal in ("providers", "ports"):
+    for internal in ("providers", "ports", "physical_networks", "localnets"):
         state.pop(internal, None)
     return state, problems
 

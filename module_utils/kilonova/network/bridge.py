@@ -13,7 +13,7 @@ import tempfile
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kilonova.network.bridge_plan import Plan, Wanted, drift, plan
+from ansible.module_utils.kilonova.network.bridge_plan import Plan, Wanted, drift, foreign, plan
 from ansible.module_utils.kilonova.network.interfaces import InterfacesError, load, parse
 from ansible.module_utils.kilonova.network.rollback import (
     APPLY,
@@ -213,6 +213,7 @@ def applied(module: AnsibleModule) -> None:
     if armed:
         reasons.append("an earlier change was not confirmed")
     result: dict[str, Any] = {"changed": bool(reasons), "reasons": reasons, "files": sorted(files)}
+    result["foreign"] = foreign(kernel, target, wanted)
     if module._diff:
         result["diff"] = [
             {"before": before[name] or "", "after": text, "before_header": name, "after_header": name}

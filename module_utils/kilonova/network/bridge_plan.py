@@ -307,3 +307,12 @@ def drift(kernel: dict[str, dict[str, Any]], target: Plan, wanted: Wanted) -> li
     if bridge.get("stp"):
         found.append(f"{wanted.bridge} runs the spanning tree protocol")
     return found
+
+
+def foreign(kernel: dict[str, dict[str, Any]], target: Plan, wanted: Wanted) -> list[str]:
+    """Return the addresses and ports of the bridge that nothing here describes."""
+    bridge = kernel.get(wanted.bridge, {})
+    # With DHCP, any address may be the bridge's own.
+    addresses = [] if target.dhcp else [str(one) for one in bridge.get("addresses") or () if ":" not in str(one)]
+    found = [f"{wanted.bridge}: address {one}" for one in addresses if one not in target.addresses]
+    return found + [f"{wanted.bridge}: port {one}" for one in bridge.get("ports") or () if one not in target.ports]

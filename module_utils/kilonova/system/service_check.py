@@ -12,6 +12,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.kilonova.cloud import (
     cloud_resources,
+    compute_id,
     compute_verification,
     keystone_bootstrap,
     keystone_catalog,
@@ -31,6 +32,7 @@ from ansible.module_utils.kilonova.system import apt_packages, rabbitmq_definiti
 CHECKS: dict[str, ModuleType] = {
     "apt_packages": apt_packages,
     "cloud_resources": cloud_resources,
+    "compute_id": compute_id,
     "guest_image": guest_image,
     "keystone_bootstrap": keystone_bootstrap,
     "keystone_catalog": keystone_catalog,
@@ -102,17 +104,24 @@ def reason_of(name: str, result: Mapping[str, Any]) -> str:
     return f"{name} would change something" if result.get("changed") or result.get("probed") else ""
 
 
-def files_and_units(module: AnsibleModule, services: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return the reasons of services whose files or units differ. One call for all; one for each where that fails."""
+def files_and_units(
+    module: AnsibleModule, services: Sequence[Mapping[str, Any]], foreign: list[str]
+) -> dict[str, list[str]]:
+    """Return the reasons of services whose files or units differ, and add what is foreign in their units.
+
+    One call for all services; one for each where that fails.
+    """
     files = run_check(module, config_files, {"files": [file for one in services for file in one["files"]]})
     pending = files.get("written_files", [])
     units = [unit for one in services for unit in one["units"]]
     found = run_check(module, systemd_units, {"units": units, "pending": pending})
     if files.get("failed") or found.get("failed") or found.get("needs_you"):
         if len(services) > 1:
-            return {name: why for one in services for name, why in files_and_units(module, [one]).items()}
+            return {name: why for one in services for name, why in files_and_units(module, [one], foreign).items()}
+        foreign += found.get("foreign", [])
         reasons = [reason_of("config_files", files), reason_of("systemd_units", found)]
         return {services[0]["name"]: [reason for reason in reasons if reason]}
+    foreign += found.get("foreign", [])
     paths = set(files.get("changed_files", []))
     verbs = ("started", "stopped", "enabled", "disabled", "masked", "unmasked")
     names = {name for verb in verbs for name in found.get(verb, [])}
@@ -130,8 +139,8 @@ def check_services(
     """Return the result of the module service_check."""
     names = {check["module"] for service in services for check in service["checks"]}
     begun = {name: {"begun": CHECKS[name].begin()} for name in names if hasattr(CHECKS[name], "begin")}
-    reasons = files_and_units(module, services) if services else {}
     foreign: list[str] = []
+    reasons = files_and_units(module, services, foreign) if services else {}
     # Those that were begun come last.
     checks = [(service["name"], check) for service in services for check in service["checks"]]
     for service_name, check in sorted(checks, key=lambda one: one[1]["module"] in begun):

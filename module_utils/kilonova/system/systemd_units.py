@@ -18,6 +18,7 @@ from ansible.module_utils.kilonova.system.unit_readiness import wait_for
 from ansible.module_utils.kilonova.system.units import (
     Unit,
     definition_files,
+    foreign_drop_ins,
     full_name,
     names_with,
     newest,
@@ -124,6 +125,7 @@ def result_of(units: list[Unit], reload: bool) -> dict[str, Any]:
         "masked": names_with("mask", units),
         "unmasked": names_with("unmask", units),
         "daemon_reload": reload,
+        "foreign": [f"{unit.name}: drop-in {path}" for unit in units for path in foreign_drop_ins(unit)],
     }
 
 

@@ -100,9 +100,12 @@ def run(module: AnsibleModule) -> None:
         for name, entry in given.items()
     ]
     broken = find_broken(Systemctl(module), units, module.params["timeout"]) if units else []
+    off: list[dict[str, str]] = []
     if PROXY in given and not any(one["unit"] == PROXY for one in broken):
-        broken += switched_off(statistics(module.params["haproxy_socket"]))
+        off = list(switched_off(statistics(module.params["haproxy_socket"])))
+    broken += off
     for one in broken:
         one["title"] = given[one["unit"]]["title"]
         one["log"] = unit_log(one["unit"], module.params["lines"])
-    module.exit_json(changed=False, host=socket.gethostname(), broken=broken)
+    foreign = [f"{PROXY} {one['reason']}" for one in off]
+    module.exit_json(changed=False, host=socket.gethostname(), broken=broken, foreign=foreign)

@@ -18,6 +18,7 @@ RUNNING = ("active", "reloading", "refreshing", "activating")
 GENERATED = ("/run/systemd/generator", "/run/systemd/transient", "/run/systemd/units")
 CANNOT_BE_ENABLED = ("static", "indirect", "alias", "transient", "bad", "")
 UNIT_FILES = "/etc/systemd/system"
+OWN_DROP_INS = "kilonova"
 
 
 @dataclass
@@ -116,6 +117,13 @@ def definition_files(unit: Unit) -> list[str]:
     kept = [path for path in paths if path and not path.startswith(GENERATED)]
     directory = f"{UNIT_FILES}/{unit.name}.d"
     return [*kept, directory] if os.path.isdir(directory) else kept
+
+
+def foreign_drop_ins(unit: Unit) -> list[str]:
+    """Return the drop-ins that neither a package nor Kilonova has installed."""
+    paths = unit.get("DropInPaths").split()
+    paths = [path for path in paths if not path.startswith(("/usr/lib/", "/lib/", *GENERATED))]
+    return [path for path in paths if not os.path.basename(path).startswith(OWN_DROP_INS)]
 
 
 def restart_reason(unit: Unit, files: list[str]) -> str:

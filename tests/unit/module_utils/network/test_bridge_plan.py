@@ -5,7 +5,16 @@
 from __future__ import annotations
 
 import pytest
-from ansible.module_utils.kilonova.network.bridge_plan import BEGIN, END, GATEWAY_MARK, Wanted, drift, for_bridge, plan
+from ansible.module_utils.kilonova.network.bridge_plan import (
+    BEGIN,
+    END,
+    GATEWAY_MARK,
+    Wanted,
+    drift,
+    for_bridge,
+    foreign,
+    plan,
+)
 from ansible.module_utils.kilonova.network.interfaces import InterfacesError
 
 MAIN = "/etc/network/interfaces"
@@ -237,6 +246,17 @@ def test_missing_links_are_drift() -> None:
     assert drift(state, plan({MAIN: STATIC}, MAIN, WANTED), WANTED) == ["ovs-br0 does not exist"]
     del state["br0"]
     assert drift(state, plan({MAIN: STATIC}, MAIN, WANTED), WANTED) == ["br0 does not exist"]
+
+
+def test_what_nothing_describes_is_foreign() -> None:
+    state, target = kernel(), plan({MAIN: STATIC}, MAIN, WANTED)
+    assert foreign(state, target, WANTED) == []
+    state["br0"]["addresses"] = ["10.0.0.2/24", "192.168.1.1/24", "192.0.2.9/24", "2001:db8::1/64"]
+    state["br0"]["ports"] = ["br0-ovs", "eth0", "tap0"]
+    assert foreign(state, target, WANTED) == ["br0: address 192.0.2.9/24", "br0: port tap0"]
+    assert drift(state, target, WANTED) == []
+    leased = plan({MAIN: "iface eth0 inet dhcp\n"}, MAIN, WANTED)
+    assert foreign(state, leased, WANTED) == ["br0: port tap0"]
 
 
 def test_dhcp_without_an_address_is_drift() -> None:

@@ -42,6 +42,7 @@ class Host:
         self.units: dict[str, str] = {}
         self.calls: list[tuple[str, int]] = []
         self.broken = ""
+        self.foreign: list[str] = []
 
     def config_files(self, module: Any) -> None:
         dests = [file["dest"] for file in module.params["files"]]
@@ -56,7 +57,8 @@ class Host:
         self.calls.append(("units", len(names)))
         verbs = {verb: [name for name in names if self.units.get(name) == verb] for verb in ("started", "enabled")}
         restarted = [{"name": name, "reason": "x"} for name in names if self.units.get(name) == "restarted"]
-        module.exit_json(changed=bool(restarted or any(verbs.values())), restarted=restarted, **verbs)
+        changed = bool(restarted or any(verbs.values()))
+        module.exit_json(changed=changed, restarted=restarted, foreign=self.foreign, **verbs)
 
 
 @pytest.fixture
@@ -82,6 +84,12 @@ def test_services_that_are_as_described_are_left_out(host: Host) -> None:
         "verified": False,
     }
     assert host.calls == [("files", 2), ("units", 3)]
+
+
+def test_foreign_drop_ins_make_no_service_a_changed_one(host: Host) -> None:
+    host.foreign = ["a.service: drop-in /etc/systemd/system/a.service.d/site.conf"]
+    found = check_services(SimpleNamespace(), [A, B], {})
+    assert (found["changed_services"], found["foreign"]) == ([], host.foreign)
 
 
 @pytest.mark.parametrize("verb", ["started", "enabled", "restarted"])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.kilonova.system.units import (
     definition_files,
+    foreign_drop_ins,
     full_name,
     newest,
     parse_timestamp,
@@ -108,3 +109,14 @@ def test_a_unit_without_a_main_process_is_as_old_as_its_activation(tmp_path: Pat
     new = stamp(tmp_path / "new", STARTED + 1)
     assert verbs({"reads": [new]}, ExecMainStartTimestamp="", InactiveExitTimestamp=START) == ["restart"]
     assert verbs({"reads": [new]}, ExecMainStartTimestamp="", InactiveExitTimestamp="") == []
+
+
+def test_drop_ins_of_a_site_are_foreign() -> None:
+    paths = [
+        "/usr/lib/systemd/system/service.d/10-timeout-abort.conf",
+        "/etc/systemd/system/nova-api.service.d/kilonova.conf",
+        "/etc/systemd/system/nova-api.service.d/override.conf",
+        "/run/systemd/system.control/nova-api.service.d/50-MemoryMax.conf",
+    ]
+    assert foreign_drop_ins(unit(DropInPaths=" ".join(paths))) == paths[2:]
+    assert foreign_drop_ins(unit()) == []
