@@ -48,7 +48,8 @@ def unreadable(loader: Any, paths: Iterable[Path]) -> Iterator[str]:
     """Yield a message for each file that cannot be read."""
     for path in paths:
         try:
-            loader.load_from_file(str(path))
+            # A cached result would be what Ansible uses, without trust in its templates.
+            loader.load_from_file(str(path), cache="none")
         except AnsibleError as error:
             mark = getattr(error.__cause__, "problem_mark", None)
             where = f", line {mark.line + 1}" if mark else ""

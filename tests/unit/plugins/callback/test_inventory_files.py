@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, VaultSecret
+from ansible.template import Templar
 
 from plugins.callback import inventory_files
 
@@ -34,7 +35,16 @@ def test_each_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     secret = VaultSecret(b"password")
     encrypted = VaultLib([("default", secret)]).encrypt(b"a: 1\n", secret).decode()
     locked = write(tmp_path / "locked.yml", encrypted)
-    found = list(inventory_files.unreadable(DataLoader(), [good, broken, locked]))
+    loader = DataLoader()
+    found = list(inventory_files.unreadable(loader, [good, broken, locked]))
     assert [text.split(": ")[0] for text in found] == [f"{broken}, line 3", str(locked)]
     assert "YAML parsing failed" in found[0]
     assert "vault" in found[1]
+
+
+def test_what_ansible_reads_later_is_trusted(tmp_path: Path) -> None:
+    path = write(tmp_path / "good.yml", 'a: "{{ 1 + 1 }}"\n')
+    loader = DataLoader()
+    assert list(inventory_files.unreadable(loader, [path])) == []
+    value = loader.load_from_file(str(path), trusted_as_template=True)["a"]
+    assert Templar(loader=loader).template(value) == 2
