@@ -83,7 +83,9 @@ class Probe:
 
     def find_server(self) -> None:
         name = self.params["server"]
-        self.server = next((one for one in read_servers(self.api) if one["name"] == name), {})
+        found = next((one for one in read_servers(self.api) if one["name"] == name), None)
+        # What probe_healthy() added to it, such as its ports, stays for a second try.
+        self.server = self.server | found if found else {}
         if not self.server:
             raise ProbeError("Nova API", f"there is no server '{name}' in the project")
         if not self.server["interfaces"]:

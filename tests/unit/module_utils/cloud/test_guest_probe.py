@@ -72,6 +72,13 @@ def test_healthy_guest() -> None:
     assert make_probe(healthy, "").run()["host_key"] == "first seen"
 
 
+def test_what_the_health_check_knows_of_the_server_survives_a_second_try() -> None:
+    probe = make_probe(healthy, CONSOLE)
+    probe.server = {"id": "s", "name": "my_vm", "ports": ["p"], "status": "BUILD"}
+    probe.find_server()
+    assert (probe.server["ports"], probe.server["status"]) == (["p"], "ACTIVE")
+
+
 def but(name: str, status: int, output: str = "", error: str = "") -> Callable[[list[str]], tuple[int, str, str]]:
     return lambda command: (status, output, error) if command[0] == name else healthy(command)
 
