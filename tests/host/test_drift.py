@@ -102,7 +102,8 @@ def test_a_dry_run_names_nothing_else() -> None:
 
 def test_the_run_did_what_was_predicted_task_by_task() -> None:
     # By then, the operator had done what the others need.
-    assert record("changed") == [entry for entry in record("predicted") if not entry.keys() & {"needs_you", "foreign"}]
+    changed = [entry for entry in record("changed") if "foreign" not in entry]
+    assert changed == [entry for entry in record("predicted") if not entry.keys() & {"needs_you", "foreign"}]
 
 
 def test_nothing_differs_afterwards() -> None:

@@ -100,9 +100,8 @@ def run(module: AnsibleModule) -> None:
         for name, entry in given.items()
     ]
     broken = find_broken(Systemctl(module), units, module.params["timeout"]) if units else []
-    off: list[dict[str, str]] = []
-    if PROXY in given and not any(one["unit"] == PROXY for one in broken):
-        off = list(switched_off(statistics(module.params["haproxy_socket"])))
+    # It may run although it is masked.
+    off = list(switched_off(statistics(module.params["haproxy_socket"]))) if PROXY in given else []
     broken += off
     for one in broken:
         one["title"] = given[one["unit"]]["title"]

@@ -123,7 +123,8 @@ def foreign_drop_ins(unit: Unit) -> list[str]:
     """Return the drop-ins that neither a package nor Kilonova has installed."""
     paths = unit.get("DropInPaths").split()
     paths = [path for path in paths if not path.startswith(("/usr/lib/", "/lib/", *GENERATED))]
-    return [path for path in paths if not os.path.basename(path).startswith(OWN_DROP_INS)]
+    # systemd shows a deleted one until it reloads.
+    return [path for path in paths if not os.path.basename(path).startswith(OWN_DROP_INS) and os.path.exists(path)]
 
 
 def restart_reason(unit: Unit, files: list[str]) -> str:

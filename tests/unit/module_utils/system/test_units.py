@@ -111,12 +111,10 @@ def test_a_unit_without_a_main_process_is_as_old_as_its_activation(tmp_path: Pat
     assert verbs({"reads": [new]}, ExecMainStartTimestamp="", InactiveExitTimestamp="") == []
 
 
-def test_drop_ins_of_a_site_are_foreign() -> None:
-    paths = [
-        "/usr/lib/systemd/system/service.d/10-timeout-abort.conf",
-        "/etc/systemd/system/nova-api.service.d/kilonova.conf",
-        "/etc/systemd/system/nova-api.service.d/override.conf",
-        "/run/systemd/system.control/nova-api.service.d/50-MemoryMax.conf",
-    ]
-    assert foreign_drop_ins(unit(DropInPaths=" ".join(paths))) == paths[2:]
+def test_drop_ins_of_a_site_are_foreign(tmp_path: Path) -> None:
+    own, site = tmp_path / "kilonova.conf", tmp_path / "override.conf"
+    own.touch()
+    site.touch()
+    paths = ["/usr/lib/systemd/system/service.d/10-timeout-abort.conf", own, tmp_path / "deleted.conf", site]
+    assert foreign_drop_ins(unit(DropInPaths=" ".join(map(str, paths)))) == [str(site)]
     assert foreign_drop_ins(unit()) == []
