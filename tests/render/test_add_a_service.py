@@ -137,4 +137,5 @@ def test_its_tag_selects_all_that_it_needs(found: dict[str, Any], copy: Path) ->
 
 def test_the_checks_of_the_project_accept_it(copy: Path) -> None:
     run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib",
-        "tests/unit/project/test_service_maps.py", "tests/unit/project/test_argument_specs.py")  # fmt: skip
+        "tests/unit/project/test_service_maps.py", "tests/unit/project/test_argument_specs.py",
+        "tests/render/test_every_variable.py::test_every_variable_is_here")  # fmt: skip

@@ -1,6 +1,12 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Every variable of every role has an effect: with another value, another line is on the host or in a task."""
+"""Every variable of every role has an effect: with another value, another line is on the host or in a task.
+
+Each role says of its variables, in tests/variables.yml: [value, place, line]. The value is not the default. With the
+values of all roles, the line is in that place, and without them it is not. The place is a file on the host, the tasks
+of a role ("role NAME", with the line "task: option: value" or "option: value"), or the plays ("site.yml"). "no" before
+the line: it is there only without the values. Variables below "apart" have no effect beside others below "together".
+"""
 
 from __future__ import annotations
 
@@ -19,7 +25,12 @@ from ansible.template import Templar, trust_as_template
 from tests.render import rendering
 
 HOST = "cloud1"
-VALUES: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "every_variable.yml").read_text())
+FILES = sorted((rendering.PROJECT / "roles").glob("*/tests/variables.yml"))
+TABLES = [yaml.safe_load(path.read_text()) for path in FILES]
+VALUES: dict[str, dict[str, Any]] = {
+    section: {name: entry for table in TABLES for name, entry in table.get(section, {}).items()}
+    for section in ("together", "apart")
+}
 PLACES = {place for values in VALUES.values() for _, place, _ in values.values()}
 # Without a line that a sample can show.
 ELSEWHERE = {

@@ -16,8 +16,10 @@ from ansible.module_utils.kilonova.network.ovs_chassis import as_list, table
 
 SECONDS = 10
 # The northbound database of this host.
-COMMAND = ("ovn-nbctl", "--format=json", "--columns=_uuid,name,options", "find", "Logical_Switch_Port", "type=localnet")
-COMMAND += ("--", "--columns=name,ports", "list", "Logical_Switch")
+COMMAND = [
+    *("ovn-nbctl", "--format=json", "--columns=_uuid,name,options", "find", "Logical_Switch_Port", "type=localnet"),
+    *("--", "--columns=name,ports", "list", "Logical_Switch"),
+]
 PREFIX = "neutron-"
 REPAIR = (
     "neutron-ovn-db-sync-util --config-file /etc/neutron/neutron.conf --config-file "
