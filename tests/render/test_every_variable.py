@@ -23,6 +23,7 @@ from ansible.errors import AnsibleError
 from ansible.template import Templar, trust_as_template
 
 from tests.render import rendering
+from tests.render.test_preflight import problems
 
 HOST = "cloud1"
 FILES = sorted((rendering.PROJECT / "roles").glob("*/tests/variables.yml"))
@@ -37,6 +38,9 @@ ELSEWHERE = {
     "verify_in_deployment": "decides at run time which computes are probed: tests/after/test_verification.py",
     "verify_probe_again": "decides at run time which computes are probed: tests/after/test_verification.py",
 }
+# Interfaces and addresses that the sample host lacks, and an image that other values have.
+OF_A_REAL_HOST = {"flat_interface", "public_interface", "ovn_chassis_tunnel_interface", "ovn_chassis_tunnel_address"}
+OF_A_REAL_HOST |= {"cloud_api_address", "first_cloud_server_image"}
 # The inventory of a lab sets them, and each scenario of Molecule uses them.
 LAB = ["state", "id", "name", "project_directory", "subnet", "machine", "machine_address"]
 LAB += ["directory", "outside_address", "tunnel_subnet", "interfaces"]
@@ -108,6 +112,12 @@ def without() -> dict[str, Counter[str]]:
 def test_every_variable_is_here() -> None:
     here = {name for values in VALUES.values() for name in values}
     assert declared() == here | {*ELSEWHERE} | {f"lab_{name}" for name in LAB}
+
+
+@pytest.mark.parametrize("section", VALUES)
+def test_preflight_accepts_these_values(section: str) -> None:
+    found = problems("all_in_one", HOST, **{name: entry[0] for name, entry in VALUES[section].items()})
+    assert [text for text in found if text.split(" = ")[0] not in OF_A_REAL_HOST] == []
 
 
 @pytest.mark.parametrize("section", VALUES)

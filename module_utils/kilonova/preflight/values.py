@@ -28,6 +28,8 @@ EXAMPLES = {
     "dict": "a mapping such as {a: b}",
 }
 SCALARS = (str, int, float, bool)
+# Variables with options for a file without sections, and who reads it.
+WITHOUT_SECTIONS = {"libvirt_qemu_conf": "libvirt", "rabbitmq_conf_overrides": "RabbitMQ"}
 
 
 def kind_of(value: object) -> str:
@@ -90,24 +92,24 @@ def check_types(values: Mapping[str, object], known: Known) -> list[str]:
 def check_override_forms(values: Mapping[str, object]) -> list[str]:
     """Report options for configuration files that cannot be written to one."""
     found = []
-    for name in sorted(name for name in values if name.endswith("_overrides")):
+    for name in with_sections(values):
         value = values[name]
         if isinstance(value, dict):
             try:
                 check_overrides(value, name)
             except IniError as error:
                 found.append(f"{error}.")
-    # libvirt has no sections, and no null.
-    options = values.get("libvirt_qemu_conf")
-    if isinstance(options, dict):
-        found += [
-            message(
-                f"libvirt_qemu_conf.{option}", None, "libvirt has no empty value", "Write a value, or remove the line"
-            )
-            for option in options
-            if options[option] is None
-        ]
+    for name, reader in WITHOUT_SECTIONS.items():
+        options = values.get(name)
+        if isinstance(options, dict):
+            why, instead = f"{reader} has no empty value", "Write a value, or remove the line"
+            found += [message(f"{name}.{key}", None, why, instead) for key in options if options[key] is None]
     return found
+
+
+def with_sections(values: Mapping[str, object]) -> list[str]:
+    """Return the names of variables with options in sections."""
+    return sorted(name for name in values if name.endswith("_overrides") and name not in WITHOUT_SECTIONS)
 
 
 def note_removed_options(values: Mapping[str, object]) -> list[str]:
@@ -115,7 +117,7 @@ def note_removed_options(values: Mapping[str, object]) -> list[str]:
     return [
         f"{name}: [{section}] {option} is empty (null), which removes the option from the file. Write '' for an empty "
         "value."
-        for name in sorted(name for name in values if name.endswith("_overrides"))
+        for name in with_sections(values)
         if isinstance(value := values[name], dict)
         for section, options in value.items()
         if isinstance(options, dict)
