@@ -86,8 +86,5 @@ def test_packages_of_the_site_are_installed(host: Any) -> None:
     assert host.package("tcpdump").is_installed
 
 
-@pytest.mark.on("compute")
 def test_guests_are_told_the_domain(host: Any) -> None:
-    options = host.check_output("ovs-vsctl get Open_vSwitch . external_ids:ovn-remote").strip('"')
-    found = host.check_output("ovn-sbctl --db=%s --bare --columns=dns_records list DNS", options)
-    assert "site.example" in found
+    assert 'domain_name="site.example."' in host.check_output("ovn-nbctl --bare --columns=options list DHCP_Options")
