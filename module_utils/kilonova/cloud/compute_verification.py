@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import tempfile
 import time
 from typing import Any
@@ -24,11 +25,13 @@ PACKAGES = "/var/lib/dpkg/status"
 
 
 def state_of(path: str) -> str:
-    """Return time and size of a file as text."""
+    """Return time and size of a file as text; of a directory, whose time changes with what is in it, owner and mode."""
     try:
         found = os.stat(path)
     except OSError:
         return "absent"
+    if stat.S_ISDIR(found.st_mode):
+        return f"{stat.filemode(found.st_mode)} {found.st_uid}:{found.st_gid}"
     return f"{found.st_mtime_ns} {found.st_size}"
 
 

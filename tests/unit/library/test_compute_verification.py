@@ -80,6 +80,17 @@ def test_changes_of_a_compute(
     assert found["verified"] is (not different)
 
 
+def test_what_is_in_a_directory_does_not_count(host: Path, run: Callable[..., dict[str, Any]]) -> None:
+    instances = host / "instances"
+    instances.mkdir(mode=0o755)
+    run(seen=run(files=[str(instances)])["compute"])
+    (instances / "guest").touch()
+    os.utime(instances, ns=(1, 1))
+    assert run(files=[str(instances)])["verified"]
+    instances.chmod(0o700)
+    assert run(files=[str(instances)])["different"] == [f"file {instances}"]
+
+
 def test_another_test_guest_is_a_change(host: Path, run: Callable[..., dict[str, Any]]) -> None:
     run(seen=run(about={"flavor": "1"})["compute"])
     assert run(about={"flavor": "1"})["verified"]
