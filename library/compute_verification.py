@@ -12,8 +12,8 @@ version_added: "0.1.0"
 description:
   - Compares everything that decides whether a guest can run here with its state when a guest last ran. Where nothing
     changed, another test guest would show nothing new.
-  - Compares the start of each of O(units) (systemd's C(InvocationID)), time and size of each of O(files), owner and mode
-    of those that are directories, the installed packages (the time of C(/var/lib/dpkg/status)), and O(about).
+  - Compares the start of each of O(units) (systemd's C(InvocationID)), time and size of each of O(files), owner and
+    mode of those that are directories, the installed packages (the time of C(/var/lib/dpkg/status)), and O(about).
   - Keeps the record in C(/run/kilonova), so it is gone after a boot.
   - Never reports a change, since only this module uses the record.
 author: The Kilonova authors (@kilonova)
