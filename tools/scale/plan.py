@@ -38,12 +38,14 @@ def computes_up_to(count: int) -> list[str]:
 def inventory(project: Path, computes: Sequence[str]) -> dict[str, Any]:
     """Return the content of hosts.yml. New machines come last: the address depends on the position."""
     lab = {"lab_name": LAB_NAME, "lab_project_directory": str(project)}
+    # Its default changes with the second compute, on all hosts.
+    fixed = {"nova_resize_to_same_host": False}
     return {
         "all": {
             "children": {
                 "lab": {"vars": lab, "hosts": dict.fromkeys([CONTROLLER, *computes])},
-                "controller": {"hosts": {CONTROLLER: None}},
-                "compute": {"hosts": dict.fromkeys(computes)},
+                "controller": {"vars": fixed, "hosts": {CONTROLLER: None}},
+                "compute": {"vars": fixed, "hosts": dict.fromkeys(computes)},
             }
         }
     }
