@@ -38,10 +38,12 @@ def ran(log: str) -> bool:
 
 
 def write(path: str, text: str, owner: str) -> None:
-    """Write a file in one step, so that nobody reads half of it."""
+    """Write a file in one step, and to the disk: after a power cut, an empty record would stand for a new compute."""
     descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path))
     with open(descriptor, "w", encoding="utf-8") as stream:
         stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
     os.chmod(temporary, 0o644)
     shutil.chown(temporary, owner, owner)
     os.replace(temporary, path)
