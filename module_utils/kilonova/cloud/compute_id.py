@@ -8,12 +8,11 @@ Documented in library/compute_id.py.
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import uuid
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.kilonova.system import atomic_file
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "file": {"type": "path", "default": "/var/lib/nova/compute_id"},
@@ -35,18 +34,6 @@ def read(path: str) -> str | None:
 def ran(log: str) -> bool:
     """Return whether nova-compute has started on this host."""
     return os.path.exists(log) and os.path.getsize(log) > 0
-
-
-def write(path: str, text: str, owner: str) -> None:
-    """Write a file in one step, and to the disk: after a power cut, an empty record would stand for a new compute."""
-    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path))
-    with open(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.chmod(temporary, 0o644)
-    shutil.chown(temporary, owner, owner)
-    os.replace(temporary, path)
 
 
 def problem_of(params: dict[str, Any], now: str | None, recorded: str | None) -> str:
@@ -80,7 +67,8 @@ def run(module: AnsibleModule) -> None:
     outdated = [path for path, text in ((record, recorded), (file, now)) if text != identifier]
     if not module.check_mode:
         for path in outdated:
-            write(path, identifier, params["owner"] if path == file else "root")
+            # On the disk at once: after a power cut, an empty record would stand for a new compute.
+            atomic_file.replace(path, identifier, mode=0o644, owner=params["owner"] if path == file else "root")
     module.exit_json(
         changed=bool(outdated),
         compute_id=identifier,

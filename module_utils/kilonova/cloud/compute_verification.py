@@ -7,11 +7,11 @@ from __future__ import annotations
 import json
 import os
 import stat
-import tempfile
 import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.kilonova.system import atomic_file
 from ansible.module_utils.kilonova.system.locks import DIRECTORY
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -68,12 +68,9 @@ def read() -> tuple[dict[str, Any], float]:
 
 
 def write(compute: dict[str, Any]) -> None:
-    """Record a verification. The file is replaced in one step, so that nobody reads half of it."""
+    """Record a verification."""
     os.makedirs(DIRECTORY, mode=0o711, exist_ok=True)
-    descriptor, path = tempfile.mkstemp(dir=DIRECTORY)
-    with open(descriptor, "w", encoding="utf-8") as stream:
-        json.dump({"compute": compute, "since": time.time()}, stream)
-    os.replace(path, STAMP)
+    atomic_file.replace(STAMP, json.dumps({"compute": compute, "since": time.time()}))
 
 
 def run(module: AnsibleModule) -> None:

@@ -15,9 +15,9 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from typing import Any
 
+from ansible.module_utils.kilonova.system import atomic_file
 from ansible.module_utils.kilonova.system.locks import DIRECTORY
 
 TOKENS = os.path.join(DIRECTORY, "tokens")
@@ -43,11 +43,7 @@ class TokenFile:
         with contextlib.suppress(OSError):
             os.makedirs(os.path.dirname(directory), mode=0o711, exist_ok=True)
             os.makedirs(directory, mode=0o700, exist_ok=True)
-            # mkstemp() creates the file with mode 0600.
-            descriptor, path = tempfile.mkstemp(dir=directory)
-            with open(descriptor, "w", encoding="ascii") as stream:
-                stream.write(token)
-            os.replace(path, self.path)
+            atomic_file.replace(self.path, token)
 
 
 def identity_url(auth_url: str) -> str:

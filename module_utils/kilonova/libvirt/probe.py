@@ -21,6 +21,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.kilonova.guest_image.disk import disk_format
 from ansible.module_utils.kilonova.libvirt.domains import QEMU_LOGS, connect, qemu_log
 from ansible.module_utils.kilonova.libvirt.probe_guest import GREETING, Console, boot_sector, domain_xml
+from ansible.module_utils.kilonova.system import atomic_file
 from ansible.module_utils.kilonova.system.logs import unit_log
 
 if TYPE_CHECKING:
@@ -111,9 +112,7 @@ class Probe:
 
     def stamp(self, hypervisor: dict[str, Any]) -> None:
         """Record that a guest has booted."""
-        new = self.state / "libvirt-probe.json.new"
-        new.write_text(json.dumps(hypervisor, indent=1) + "\n")
-        os.replace(new, self.state / "libvirt-probe.json")
+        atomic_file.replace(self.state / "libvirt-probe.json", json.dumps(hypervisor, indent=1) + "\n", mode=0o644)
 
     def disk(self, name: str) -> tuple[str, str] | None:
         """Write the guest's disk; return (path, format)."""

@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ansible.module_utils.kilonova.system.atomic_file import replace
+
 DIRECTORY = "/var/lib/kilonova/bridge"
 BOOT_UNIT = "kilonova-bridge-rollback-boot.service"
 SYSTEM_UNITS = "/etc/systemd/system"
@@ -143,18 +145,6 @@ ExecStart=/bin/sh {directory}/rollback boot
 """
 
 
-def write(path: str, text: str, mode: int = 0o600) -> None:
-    """Write a file so that it survives a power failure."""
-    temporary = f"{path}.kilonova"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 def read(path: str) -> str | None:
     """Return a file's text, None where there is no such file."""
     try:
@@ -212,23 +202,23 @@ def save(change: Change, directory: str = DIRECTORY) -> None:
             current = read(path)
             saved[path] = None if current is None else f"saved/{len(saved)}"
             if current is not None:
-                write(f"{directory}/{saved[path]}", current, os.stat(path).st_mode & 0o777)
+                replace(f"{directory}/{saved[path]}", current, mode=os.stat(path).st_mode & 0o777)
         new[path] = None if text is None else f"new/{len(new)}"
         if text is not None:
             mode = os.stat(path).st_mode & 0o777 if os.path.exists(path) else 0o644
-            write(f"{directory}/{new[path]}", text, mode)
+            replace(f"{directory}/{new[path]}", text, mode=mode)
     for name in ("applied", "undone"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{directory}/{name}")
-    write(f"{directory}/rollback", rollback_script(change, saved, directory), 0o700)
-    write(f"{directory}/apply", apply_script(change, new, directory), 0o700)
-    write(f"{directory}/change.json", json.dumps({**asdict(change), "files": None, "saved": saved}))
+    replace(f"{directory}/rollback", rollback_script(change, saved, directory), mode=0o700)
+    replace(f"{directory}/apply", apply_script(change, new, directory), mode=0o700)
+    replace(f"{directory}/change.json", json.dumps({**asdict(change), "files": None, "saved": saved}))
     wants = f"{SYSTEM_UNITS}/networking.service.wants"
     os.makedirs(wants, exist_ok=True)
-    write(f"{SYSTEM_UNITS}/{BOOT_UNIT}", boot_unit(directory), 0o644)
+    replace(f"{SYSTEM_UNITS}/{BOOT_UNIT}", boot_unit(directory), mode=0o644)
     if not os.path.islink(f"{wants}/{BOOT_UNIT}"):
         os.symlink(f"{SYSTEM_UNITS}/{BOOT_UNIT}", f"{wants}/{BOOT_UNIT}")
-    write(f"{directory}/armed", change.token)
+    replace(f"{directory}/armed", change.token)
     os.sync()
 
 

@@ -4,13 +4,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
 from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.module_utils.kilonova.system import atomic_file
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, is_encrypted
 
@@ -56,13 +55,4 @@ def write(path: Path, text: bytes) -> None:
     # Left by a killed run, which had not used these secrets yet.
     for left in path.parent.glob(f".{path.name}.*"):
         left.unlink(missing_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    atomic_file.replace(path, text)
