@@ -19,6 +19,8 @@ INVENTORY ?= inventory/lab
 ARGS ?=
 PLAYBOOK := $(BIN)/ansible-playbook -i $(INVENTORY) $(ARGS)
 SCENARIOS ?= default multihost
+# Scenarios at a time. Both need 12 GiB.
+JOBS ?= 2
 KEEP ?=
 KILLS ?= 20
 SEED ?= 1
@@ -127,11 +129,19 @@ check-project: $(DEV_STAMP)
 	@$(BIN)/python -m pytest --quiet tests/unit/project tests/unit/tools tests/render
 
 .PHONY: test
-test: ## Run check, then Molecule on lab machines (SCENARIOS="default multihost", KEEP=1 leaves them)
+test: ## Run check, then Molecule on lab machines (SCENARIOS="default multihost", JOBS=1, KEEP=1 leaves them)
 	@$(call NEED_ROOT,"make check needs no root.")
 	@$(MAKE) setup-dev
 	@$(MAKE) check
-	@for scenario in $(SCENARIOS); do KEEP=$(KEEP) tools/molecule-test "$$scenario" || exit; done
+	@result=0; $(MAKE) -j$(JOBS) --keep-going $(SCENARIOS:%=test-%) || result=$$?; \
+	[ -z "$(KEEP)" ] || exit $$result; \
+	for scenario in $(SCENARIOS); do \
+		MOLECULE_SCENARIO_NAME=$$scenario $(BIN)/python -m pytest -v tests/after || result=1; \
+	done; exit $$result
+
+# Side by side, one waits while the other computes.
+test-%: $(DEV_STAMP)
+	@KEEP=$(KEEP) tools/molecule-test $* 2>&1 | sed --unbuffered 's/^/$*: /'
 
 .PHONY: chaos
 chaos: ## Kill site.yml at random moments and check that it converges (KILLS=20 SEED=1)

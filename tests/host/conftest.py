@@ -51,6 +51,37 @@ WANTED = """{{ {
     'first': inventory_hostname == groups['controller'][0],
 } }}"""
 
+# Before scripts that run on the controller with the credentials of the administrator.
+CLOUD = """
+import time, openstack
+cloud = openstack.connect(cloud="admin")
+nova = cloud.compute
+nova.default_microversion = "2.79"
+
+def wait(condition, seconds, what):
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{what} is not so after {seconds} s")
+        time.sleep(1)
+    return answer
+
+def settled(server, status="ACTIVE"):
+    def look():
+        now = nova.get_server(server)
+        if now.status == "ERROR":
+            raise SystemExit(f"{now.name} is in ERROR: {now.fault}")
+        return now if now.status == status and not now.task_state else None
+    return wait(look, 300, f"{server} is {status}")
+
+def ready(server):
+    text = "kilonova-guest: ready"
+    wait(lambda: text in (nova.get_server_console_output(server)["output"] or ""), 300, f"{server.name}: ready")
+
+def address(server):
+    return next(entry["addr"] for entries in server.addresses.values() for entry in entries)
+"""
+
 
 @dataclass
 class Site:
@@ -156,7 +187,7 @@ def run_python(host: Any, run_python_of: Callable[[Any], Callable[..., Any]]) ->
 
 @pytest.fixture(scope="session")
 def run_python_of() -> Callable[[Any], Callable[..., Any]]:
-    """Run a script on a host and return the JSON it prints. The script gets further arguments as ``ARGUMENTS``.
+    """Run a script on a host and return the JSON it prints, if any. The script gets further arguments as ``ARGUMENTS``.
 
     Script and arguments are encoded, to keep secrets out of the process list of the host.
     """
@@ -167,8 +198,15 @@ def run_python_of() -> Callable[[Any], Callable[..., Any]]:
             encoded = base64.b64encode(source.encode()).decode()
             done = host.run(f"/usr/bin/python3 -c 'import base64; exec(base64.b64decode(\"{encoded}\"))'")
             assert done.rc == 0, done.stderr
-            return json.loads(done.stdout)
+            return json.loads(done.stdout or "null")
 
         return run
 
     return on
+
+
+@pytest.fixture(scope="session")
+def on_cloud(run_python_of: Callable[[Any], Callable[..., Any]], first_controller: Site) -> Callable[..., Any]:
+    """Run a script that uses the API on the controller, after ``CLOUD``."""
+    run = run_python_of(first_controller.connect())
+    return lambda script, *arguments: run(CLOUD + script, *arguments)

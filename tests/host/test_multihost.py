@@ -10,35 +10,9 @@ from typing import Any
 
 import pytest
 
-# Runs on the controller with the credentials of the administrator.
-CLOUD = """
-import time, openstack
-cloud = openstack.connect(cloud="admin")
-nova = cloud.compute
-nova.default_microversion = "2.79"
-names = ("kn-flat-1", "kn-flat-2", "kn-tenant-1", "kn-tenant-2")
-
-def wait(condition, seconds, what):
-    deadline = time.monotonic() + seconds
-    while not (answer := condition()):
-        if time.monotonic() > deadline:
-            raise SystemExit(f"{what} is not so after {seconds} s")
-        time.sleep(1)
-    return answer
-
-def settled(server, status="ACTIVE"):
-    def look():
-        now = nova.get_server(server)
-        if now.status == "ERROR":
-            raise SystemExit(f"{now.name} is in ERROR: {now.fault}")
-        return now if now.status == status and not now.task_state else None
-    return wait(look, 300, f"{server} is {status}")
-
-def address(server):
-    return next(entry["addr"] for entries in server.addresses.values() for entry in entries)
-"""
+NAMES = ("kn-flat-1", "kn-flat-2", "kn-tenant-1", "kn-tenant-2")
 REMOVE = """
-for name in names:
+for name in ARGUMENTS[0]:
     if (server := nova.find_server(name)):
         nova.delete_server(server)
 wait(lambda: not [s for s in nova.servers(name="^kn-")], 120, "the removal of the guests")
@@ -53,7 +27,7 @@ if (network := cloud.network.find_network("kn")):
     cloud.network.delete_network(network)
 """
 CREATE = """
-computes, flat_network = ARGUMENTS
+names, computes, flat_network = ARGUMENTS
 flat = cloud.network.find_network(flat_network)
 was_external = flat.is_router_external
 cloud.network.update_network(flat, is_router_external=True)
@@ -71,15 +45,14 @@ for index, name in enumerate(names):
 servers = {server.name: settled(server.id) for server in made}
 port = next(cloud.network.ports(device_id=servers["kn-tenant-1"].id))
 floating = cloud.network.create_ip(floating_network_id=flat.id, port_id=port.id, description="kn")
-ready = "kilonova-guest: ready"
 for server in servers.values():
-    wait(lambda: ready in (nova.get_server_console_output(server)["output"] or ""), 300, f"{server.name}: ready")
+    ready(server)
 print(json.dumps({"addresses": {name: address(server) for name, server in servers.items()},
                   "hosts": {name: server.compute_host for name, server in servers.items()},
                   "floating": floating.floating_ip_address, "was_external": was_external}))
 """
 RESTORE = """
-flat_network, was_external = ARGUMENTS
+_, flat_network, was_external = ARGUMENTS
 flat = cloud.network.find_network(flat_network)
 cloud.network.update_network(flat, is_router_external=was_external)
 """
@@ -100,18 +73,12 @@ def computes(hosts_sites: tuple[Any, ...]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def on_cloud(run_python_of: Callable[[Any], Callable[..., Any]], first_controller: Any) -> Callable[..., Any]:
-    run = run_python_of(first_controller.connect())
-    return lambda script, *arguments: run(CLOUD + script, *arguments)
-
-
-@pytest.fixture(scope="module")
 def guests(on_cloud: Callable[..., Any], computes: list[str]) -> Iterator[dict[str, Any]]:
     """Two guests on the flat network and two on a tenant network, one of each on each compute."""
-    on_cloud(REMOVE + "print('null')")
-    made = on_cloud(CREATE, computes[:2], "nova")
+    on_cloud(REMOVE, NAMES)
+    made = on_cloud(CREATE, NAMES, computes[:2], "nova")
     yield made
-    on_cloud(REMOVE + RESTORE + "print('null')", "nova", made["was_external"])
+    on_cloud(REMOVE + RESTORE, NAMES, "nova", made["was_external"])
 
 
 @pytest.fixture(scope="module")

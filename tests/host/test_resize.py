@@ -4,69 +4,57 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-SERVER = "kn-resize"
-FLAVOR = "kn-resize-576"
+NAME = "kn-resize"
 MEMORY_MIB = 576
-WAIT_SECONDS = 300
-
-
-def openstack(host: Any, command: str) -> str:
-    """Return the output of an openstack command that must succeed."""
-    done = host.run(f"openstack --os-cloud admin {command}")
-    assert done.rc == 0, f"{command}: {done.stderr}"
-    return str(done.stdout)
-
-
-def wait_for(host: Any, status: str) -> dict[str, Any]:
-    """Wait until the server has a status and no task, and return it."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while True:
-        server: dict[str, Any] = json.loads(openstack(host, f"server show {SERVER} -f json"))
-        if server["status"] == status and server["OS-EXT-STS:task_state"] in (None, "None", ""):
-            return server
-        assert server["status"] != "ERROR", server.get("fault")
-        assert time.monotonic() < deadline, f"{server['status']} instead of {status} after {WAIT_SECONDS} s"
-        time.sleep(2)
-
-
-def remove(host: Any) -> None:
-    """Remove the server and its flavor, if they exist."""
-    if SERVER in openstack(host, "server list -f value -c Name").split():
-        openstack(host, f"server delete --wait {SERVER}")
-    if FLAVOR in openstack(host, "flavor list --all -f value -c Name").split():
-        openstack(host, f"flavor delete {FLAVOR}")
+REMOVE = """
+if (server := nova.find_server(ARGUMENTS[0])):
+    nova.delete_server(server)
+    nova.wait_for_delete(server)
+if (flavor := nova.find_flavor(ARGUMENTS[0])):
+    nova.delete_flavor(flavor)
+"""
+# Nova would wait a minute for a guest that is switched off while it boots.
+CREATE = """
+name, memory = ARGUMENTS
+nova.create_flavor(name=name, ram=memory, vcpus=1, disk=1)
+server = nova.create_server(
+    name=name, flavor_id=nova.find_flavor("m1.tiny").id, image_id=nova.find_server("my_vm", details=True).image.id,
+    networks=[{"uuid": cloud.network.find_network("nova").id}])
+server = settled(server)
+ready(server)
+print(json.dumps([server.flavor.name, server.compute_host]))
+"""
+RESIZE = """
+name, = ARGUMENTS
+server = nova.find_server(name)
+nova.resize_server(server, nova.find_flavor(name))
+settled(server, "VERIFY_RESIZE")
+nova.confirm_server_resize(server)
+server = settled(server)
+print(json.dumps([server.flavor.name, server.compute_host, server.instance_name]))
+"""
 
 
 @pytest.fixture
-def small_server(host: Any, hosts_sites: tuple[Any, ...]) -> Iterator[dict[str, Any]]:
-    """A running server with the flavor m1.tiny."""
+def small_server(on_cloud: Callable[..., Any], hosts_sites: tuple[Any, ...]) -> Iterator[list[str]]:
+    """The flavor and the compute of a running server."""
     if len([site for site in hosts_sites if "compute" in site.groups]) != 1:
         pytest.skip("needs a cloud with one compute")
-    remove(host)
+    on_cloud(REMOVE, NAME)
     try:
-        openstack(host, f"flavor create --ram {MEMORY_MIB} --vcpus 1 --disk 1 {FLAVOR}")
-        image = openstack(host, "image list --status active --limit 1 -f value -c ID").strip()
-        openstack(host, f"server create --image {image} --flavor m1.tiny --network nova {SERVER}")
-        yield wait_for(host, "ACTIVE")
+        yield on_cloud(CREATE, NAME, MEMORY_MIB)
     finally:
-        remove(host)
+        on_cloud(REMOVE, NAME)
 
 
-def test_resize_on_the_only_compute(host: Any, small_server: dict[str, Any]) -> None:
+def test_resize_on_the_only_compute(host: Any, small_server: list[str], on_cloud: Callable[..., Any]) -> None:
     """The resized guest has the new flavor in Nova and its memory in libvirt, on the same compute."""
-    openstack(host, f"server resize --flavor {FLAVOR} {SERVER}")
-    wait_for(host, "VERIFY_RESIZE")
-    openstack(host, f"server resize confirm {SERVER}")
-    resized = wait_for(host, "ACTIVE")
-    assert "m1.tiny" in str(small_server["flavor"])
-    assert FLAVOR in str(resized["flavor"])
-    assert resized["OS-EXT-SRV-ATTR:host"] == small_server["OS-EXT-SRV-ATTR:host"]
-    information = host.check_output("virsh dominfo %s", resized["OS-EXT-SRV-ATTR:instance_name"])
-    assert f"{MEMORY_MIB * 1024} KiB" in information
+    flavor, compute, instance = on_cloud(RESIZE, NAME)
+    assert small_server == ["m1.tiny", compute]
+    assert flavor == NAME
+    assert f"{MEMORY_MIB * 1024} KiB" in host.check_output("virsh dominfo %s", instance)
