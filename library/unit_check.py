@@ -12,7 +12,7 @@ description:
   - Finds units that failed, are masked, stopped, missing or restarting over and over, or that would not start at boot.
     Returns for each the reason, the command that mends it, and the end of its log.
   - Of HAProxy, also finds servers that somebody took out at run time (C(MAINT), C(DRAIN)).
-  - Takes a fraction of a second where all units run. Units that are starting are waited for up to O(timeout) seconds.
+  - Takes a fraction of a second where all units run. Units that are starting are waited for.
   - Fails for none of these; RV(broken) says what it found.
 author: The Kilonova authors (@kilonova)
 extends_documentation_fragment: [read_only]
@@ -40,9 +40,13 @@ options:
         description: Whether it has to start at boot. By default, that does not matter.
         type: bool
   timeout:
-    description: Seconds to wait for units that are starting.
+    description: Seconds to wait for units that are starting, if others are broken or one of them died repeatedly.
     type: float
     default: 10
+  start_timeout:
+    description: Seconds to wait for units that are starting, if nothing else is wrong.
+    type: float
+    default: 120
   lines:
     description: How many lines of each log.
     type: int

@@ -31,6 +31,7 @@ UNIT_OPTIONS: dict[str, Any] = {
 ARGUMENT_SPEC: dict[str, Any] = {
     "units": {"type": "list", "elements": "dict", "required": True, "options": UNIT_OPTIONS},
     "timeout": {"type": "float", "default": 10.0},
+    "start_timeout": {"type": "float", "default": 120.0},
     "lines": {"type": "int", "default": 10},
     "haproxy_socket": {"type": "path", "default": "/run/haproxy/admin.sock"},
 }
@@ -74,14 +75,22 @@ def switched_off(text: str) -> Iterator[dict[str, str]]:
             yield {"unit": PROXY, "reason": reason, "command": f"systemctl restart {PROXY}"}
 
 
-def find_broken(systemctl: Systemctl, units: list[Unit], timeout: float) -> list[dict[str, str]]:
-    """Return the units that are broken. Those that are starting get some time."""
-    deadline = time.monotonic() + timeout
+def dies(unit: Unit) -> bool:
+    """Return whether systemd has restarted the unit more than once, or is about to."""
+    return unit.get("SubState").startswith("auto-restart") or int(unit.get("NRestarts") or 0) > 1
+
+
+def find_broken(systemctl: Systemctl, units: list[Unit], timeout: float, start_timeout: float) -> list[dict[str, str]]:
+    """Return the units that are broken. If all others are starting, those get more time."""
+    begin = time.monotonic()
     systemctl.read(units)
     first = {unit.name: int(unit.get("NRestarts") or 0) for unit in units}
     while True:
         found = {unit.name: judge(unit, first[unit.name], time.time()) for unit in units}
-        if all(hopeless for reason, _, hopeless in found.values() if reason) or time.monotonic() >= deadline:
+        waited_for = [unit for unit in units if found[unit.name][0] and not found[unit.name][2]]
+        all_start = not any(reason and hopeless for reason, _, hopeless in found.values())
+        all_start = all_start and not any(dies(unit) for unit in waited_for)
+        if not waited_for or time.monotonic() >= begin + (start_timeout if all_start else timeout):
             break
         time.sleep(POLL_SECONDS)
         systemctl.read(units)
@@ -99,7 +108,8 @@ def run(module: AnsibleModule) -> None:
         Unit(name=name, state="started", enabled=entry["enabled"], masked=None, reads=[], ports=[])
         for name, entry in given.items()
     ]
-    broken = find_broken(Systemctl(module), units, module.params["timeout"]) if units else []
+    timeouts = (module.params["timeout"], module.params["start_timeout"])
+    broken = find_broken(Systemctl(module), units, *timeouts) if units else []
     # It may run although it is masked.
     off = list(switched_off(statistics(module.params["haproxy_socket"]))) if PROXY in given else []
     broken += off

@@ -55,12 +55,34 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_unit_that_is_starting_is_waited_for() -> None:
     starting = {"ActiveState": "activating", "SubState": "start"}
     systemctl = Systemctl(starting, starting, {"ActiveState": "active", "SubState": "running"})
-    assert unit_check.find_broken(systemctl, [unit({"enabled": True})], 5) == []  # type: ignore[arg-type]
+    assert unit_check.find_broken(systemctl, [unit({"enabled": True})], 0, 5) == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("restarts", ["0", "2"])
+def test_a_unit_that_dies_repeatedly_gets_less_time(restarts: str) -> None:
+    starting = {"ActiveState": "activating", "SubState": "start", "NRestarts": restarts}
+    systemctl = Systemctl(starting, starting, starting, {"ActiveState": "active", "SubState": "running"})
+    broken = unit_check.find_broken(systemctl, [unit()], 0, 5)  # type: ignore[arg-type]
+    assert [one["reason"] for one in broken] == ([] if restarts == "0" else ["is activating (start)"])
+
+
+def test_a_broken_unit_leaves_less_time_to_the_others() -> None:
+    starting = {"ActiveState": "activating", "SubState": "start"}
+
+    class Two(Systemctl):
+        def read(self, units: list[Unit]) -> None:
+            super().read(units)
+            units[1].now = {**units[1].now, "ActiveState": "failed", "Result": "exit-code"}
+
+    systemctl = Two(starting, starting, {"ActiveState": "active", "SubState": "running"})
+    units = [unit(), unit({"name": "other"})]
+    broken = unit_check.find_broken(systemctl, units, 0, 5)  # type: ignore[arg-type]
+    assert [one["reason"] for one in broken] == ["is activating (start)", "failed (exit-code)"]
 
 
 def test_a_unit_that_never_starts_is_broken() -> None:
     systemctl = Systemctl({"ActiveState": "activating", "SubState": "auto-restart"})
-    (broken,) = unit_check.find_broken(systemctl, [unit()], 0.05)  # type: ignore[arg-type]
+    (broken,) = unit_check.find_broken(systemctl, [unit()], 0.05, 5)  # type: ignore[arg-type]
     assert broken["reason"] == "is activating (auto-restart)"
     assert broken["command"].startswith("systemctl restart ")
 
