@@ -48,15 +48,17 @@ def reachable(path, cache={}):
 SCAN_FILES = (
     SCAN
     + r"""
-def scan(path, state):
-    with open(path, "rb") as stream:
-        overlap, longest = b"", max(map(len, needles))
-        while block := stream.read(1 << 20):
-            if hits := names_in(overlap + block):
-                found.append([path, oct(state.st_mode & 0o7777), hits])
-                return
-            overlap = block[-longest:]
-seen = 0
+# grep finds the files, many times faster than Python, which then names the secrets.
+def scan(paths):
+    done = subprocess.run(["grep", "--files-with-matches", "--text", "--fixed-strings", "--no-messages", "--null",
+                           "--file=-", "--", *paths],
+                          input=b"\n".join(needles), capture_output=True, env={**os.environ, "LC_ALL": "C"})
+    # 2: a file is gone meanwhile, or a kernel file that root cannot read.
+    assert done.returncode in (0, 1, 2), done.stderr
+    for path in filter(None, done.stdout.split(b"\0")):
+        with open(path, "rb") as stream:
+            found.append([path.decode(), oct(os.fstat(stream.fileno()).st_mode & 0o7777), names_in(stream.read())])
+paths = []
 for root in ARGUMENTS[1]:
     for directory, children, files in os.walk(root):
         # Links may lead to other directories.
@@ -68,13 +70,13 @@ for root in ARGUMENTS[1]:
             path = os.path.join(directory, name)
             try:
                 state = os.lstat(path)
-                if not stat.S_ISREG(state.st_mode) or (ARGUMENTS[2] == "others" and not state.st_mode & 0o004):
-                    continue
-                seen += 1
-                scan(path, state)
             except OSError:
-                continue  # Gone meanwhile, or a kernel file that root cannot read.
-print(json.dumps({"seen": seen, "found": found}))
+                continue  # Gone meanwhile.
+            if stat.S_ISREG(state.st_mode) and (ARGUMENTS[2] != "others" or state.st_mode & 0o004):
+                paths.append(path)
+for start in range(0, len(paths), 500):
+    scan(paths[start:start + 500])
+print(json.dumps({"seen": len(paths), "found": found}))
 """
 )
 SCAN_PROCESSES = (
@@ -127,9 +129,7 @@ def needles(generated_secrets: dict[str, str]) -> dict[str, str]:
 
 
 def assert_mode(host: Any, path: str, user: str, group: str, mode: int) -> None:
-    file = host.file(path)
-    assert file.exists, f"{path} is missing"
-    assert (file.user, file.group, oct(file.mode)) == (user, group, oct(mode)), path
+    assert host.check_output("stat --format='%%U %%G %%a' %s", path) == f"{user} {group} {mode:o}"
 
 
 @pytest.mark.on("controller")
@@ -189,10 +189,8 @@ def test_computes_know_only_what_they_log_in_with(
 @pytest.mark.on("controller")
 @pytest.mark.parametrize("directory", ["/etc/keystone/fernet-keys", "/etc/keystone/credential-keys"])
 def test_keystone_keys(host: Any, directory: str) -> None:
-    listed = host.file(directory)
-    assert (listed.user, listed.group, oct(listed.mode)) == ("keystone", "keystone", "0o700")
-    keys = listed.listdir()
+    assert_mode(host, directory, "keystone", "keystone", 0o700)
+    found = host.check_output("stat --format='%%n %%U %%a' %s/*", directory).splitlines()
+    keys = dict(line.removeprefix(f"{directory}/").split(" ", 1) for line in found)
     assert {"0", "1"} <= set(keys)
-    for key in keys:
-        file = host.file(f"{directory}/{key}")
-        assert (file.user, oct(file.mode)) == ("keystone", "0o600"), key
+    assert set(keys.values()) == {"keystone 600"}
