@@ -225,7 +225,7 @@ def drop_ins(service: Service) -> list[dict[str, Any]]:
         lines += [f"{key}={' '.join(names)}" for key, names in order.items() if names]
         lines += ["StartLimitIntervalSec=0", "", "[Service]"]
         lines += [f"Restart={unit['restart']}"] if unit.get("restart") else []
-        lines += ["RestartSec=1s", "RestartSteps=6", "RestartMaxDelaySec=30s"]
+        lines += ["RestartSec=100ms", "RestartSteps=6", "RestartMaxDelaySec=30s"]
         lines += ["RuntimeDirectoryPreserve=yes"] if service.get("after") else []
         files.append({"dest": _drop_in_directory(unit), "state": "directory", "mode": "0755"})
         files.append({"dest": f"{_drop_in_directory(unit)}/{DROP_IN}", "content": "\n".join(lines) + "\n"})

@@ -202,7 +202,7 @@ def test_units_get_drop_ins_with_which_they_come_up() -> None:
     }
     assert dict(parsed["Service"]) == {
         "Restart": "always",
-        "RestartSec": "1s",
+        "RestartSec": "100ms",
         "RestartSteps": "6",
         "RestartMaxDelaySec": "30s",
         "RuntimeDirectoryPreserve": "yes",
