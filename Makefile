@@ -19,8 +19,6 @@ INVENTORY ?= inventory/lab
 ARGS ?=
 PLAYBOOK := $(BIN)/ansible-playbook -i $(INVENTORY) $(ARGS)
 SCENARIOS ?= default multihost
-# Scenarios at a time. 2 needs 12 GiB and four processors: guests are slow on busy ones, and time out.
-JOBS ?= 1
 KEEP ?=
 KILLS ?= 20
 SEED ?= 1
@@ -129,18 +127,11 @@ check-project: $(DEV_STAMP)
 	@$(BIN)/python -m pytest --quiet tests/unit/project tests/unit/tools tests/render
 
 .PHONY: test
-test: ## Run check, then Molecule on lab machines (SCENARIOS="default multihost", JOBS=2, KEEP=1 leaves them)
+test: ## Run check, then Molecule on lab machines (SCENARIOS="default multihost", KEEP=1 leaves them)
 	@$(call NEED_ROOT,"make check needs no root.")
 	@$(MAKE) setup-dev
 	@$(MAKE) check
-	@result=0; $(MAKE) -j$(JOBS) --keep-going $(SCENARIOS:%=test-%) || result=$$?; \
-	[ -z "$(KEEP)" ] || exit $$result; \
-	for scenario in $(SCENARIOS); do \
-		MOLECULE_SCENARIO_NAME=$$scenario $(BIN)/python -m pytest -v tests/after || result=1; \
-	done; exit $$result
-
-test-%: $(DEV_STAMP)
-	@KEEP=$(KEEP) tools/molecule-test $* 2>&1 | sed --unbuffered 's/^/$*: /'
+	@for scenario in $(SCENARIOS); do KEEP=$(KEEP) tools/molecule-test "$$scenario" || exit; done
 
 .PHONY: chaos
 chaos: ## Kill site.yml at random moments and check that it converges (KILLS=20 SEED=1)

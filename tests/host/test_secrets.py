@@ -56,8 +56,11 @@ def scan(paths):
     # 2: a file is gone meanwhile, or a kernel file that root cannot read.
     assert done.returncode in (0, 1, 2), done.stderr
     for path in filter(None, done.stdout.split(b"\0")):
-        with open(path, "rb") as stream:
-            found.append([path.decode(), oct(os.fstat(stream.fileno()).st_mode & 0o7777), names_in(stream.read())])
+        try:
+            with open(path, "rb") as stream:
+                found.append([path.decode(), oct(os.fstat(stream.fileno()).st_mode & 0o7777), names_in(stream.read())])
+        except FileNotFoundError:
+            continue  # Gone meanwhile.
 paths = []
 for root in ARGUMENTS[1]:
     for directory, children, files in os.walk(root):

@@ -88,9 +88,8 @@ def find_broken(systemctl: Systemctl, units: list[Unit], timeout: float, start_t
     while True:
         found = {unit.name: judge(unit, first[unit.name], time.time()) for unit in units}
         waited_for = [unit for unit in units if found[unit.name][0] and not found[unit.name][2]]
-        all_start = not any(reason and hopeless for reason, _, hopeless in found.values())
-        all_start = all_start and not any(dies(unit) for unit in waited_for)
-        if not waited_for or time.monotonic() >= begin + (start_timeout if all_start else timeout):
+        hurry = any(reason and hopeless for reason, _, hopeless in found.values()) or any(map(dies, waited_for))
+        if not waited_for or time.monotonic() >= begin + (timeout if hurry else start_timeout):
             break
         time.sleep(POLL_SECONDS)
         systemctl.read(units)
