@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -239,3 +240,17 @@ def test_make_lists_its_targets() -> None:
     result = subprocess.run(["make", "--no-print-directory"], cwd=PROJECT, capture_output=True, text=True, check=True)
     for target in ("setup", "cloud", "destroy", "check", "test"):
         assert re.search(rf"^ +{target} ", result.stdout, re.MULTILINE), target
+
+
+def test_pytest_accepts_the_options_of_molecule(tmp_path: Path) -> None:
+    configuration = yaml.safe_load((PROJECT / ".config" / "molecule" / "config.yml").read_text())
+    verifier = configuration["verifier"]
+    # Molecule joins them to a command line, long after the cloud was deployed.
+    assert {name: value for name, value in verifier["options"].items() if not isinstance(value, (str, bool))} == {}
+    arguments = [f"--{name}={value}" for name, value in verifier["options"].items() if isinstance(value, str)]
+    places = {"${MOLECULE_SCENARIO_DIRECTORY}": "molecule/default", "${MOLECULE_PROJECT_DIRECTORY}": "."}
+    for place, path in places.items():
+        arguments = [argument.replace(place, path) for argument in arguments]
+    command = [sys.executable, "-m", "pytest", "--collect-only", "--quiet", *arguments, str(tmp_path)]
+    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert result.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, result.stdout + result.stderr
