@@ -13,23 +13,26 @@ import pytest
 SCENARIO = os.environ.get("MOLECULE_SCENARIO_NAME", "default")
 LOG = Path(__file__).resolve().parents[2] / ".cache" / "molecule" / f"{SCENARIO}.log"
 # A failed task, or the failures of pytest. A task's result ends where the next line has no indentation.
-FAILED_TASK = re.compile(r"^TASK \[[^\n]*\n(?:(?!TASK \[|PLAY ).*\n)*?(?:fatal|failed): .*\n(?:[ }].*\n|\n)*", re.M)
-FAILED_TESTS = re.compile(r"^=+ (?:FAILURES|ERRORS) =+\n.*?^=+ .*(?:failed|error).* =+$", re.M | re.S)
+FAILURES = (
+    re.compile(r"^TASK \[[^\n]*\n(?:(?!TASK \[|PLAY ).*\n)*?(?:fatal|failed): .*\n(?:[ }].*\n|\n)*", re.M),
+    re.compile(r"^=+ (?:FAILURES|ERRORS) =+\n.*?^=+ .*(?:failed|error).* =+$", re.M | re.S),
+)
+STEP = re.compile(r"^INFO .* Executing$", re.M)
+# What -vvv adds to a failed task.
+INVOCATION = re.compile(r"^    invocation:\n(?: {8,}.*\n)*", re.M)
 LINES = 60
 
 
-def last_failure(log: str) -> str:
-    """Return the last failed task of a log, or the failed tests if there are some after it."""
-    found = [match for pattern in (FAILED_TASK, FAILED_TESTS) for match in pattern.finditer(log)]
+def last_failure(log: str) -> list[str]:
+    """Return the last failure in the last step of a log, or its last lines. In earlier steps, failures were wanted."""
+    begin = max((match.end() for match in STEP.finditer(log)), default=0)
+    found = [match for pattern in FAILURES for match in pattern.finditer(log, begin)]
     if not found:
-        return log
-    return max(found, key=lambda match: match.start()).group()
+        return log.splitlines()[-LINES:]
+    lines = INVOCATION.sub("", max(found, key=lambda match: match.start()).group()).splitlines()
+    return lines if len(lines) <= LINES else [*lines[: LINES // 2], "[...]", *lines[-LINES // 2 :]]
 
 
 def test_molecule_ended_well() -> None:
-    if os.environ.get("MOLECULE_RESULT", "0") == "0":
-        return
-    lines = last_failure(LOG.read_text(errors="replace")).rstrip().splitlines()
-    if len(lines) > LINES:
-        lines = [*lines[: LINES // 2], "[...]", *lines[-LINES // 2 :]]
-    pytest.fail("\n".join(lines), pytrace=False)
+    if os.environ.get("MOLECULE_RESULT", "0") != "0":
+        pytest.fail("\n".join(last_failure(LOG.read_text(errors="replace"))), pytrace=False)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
@@ -45,26 +44,14 @@ def forms(secret: str) -> set[str]:
     return {secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], secret[:RANDOM_LENGTH]}
 
 
-def failures(output: str) -> str:
-    """Return the messages of failed tasks, without what -vvv adds."""
-    found = []
-    for block in re.findall(r"^(?:fatal|failed): .*?(?=^\S|\Z)", output, re.M | re.S):
-        found.append(re.sub(r"^    invocation:\n(?: {8,}.*\n)*", "", block, flags=re.M))
-    return "\n".join(found)
-
-
 def test_the_run_was_verbose_and_complete(output: str) -> None:
-    failed = failures(output)
-    for text in (
+    texts = (
         " EXEC ",
         "Register services, users and endpoints in the catalog",
         "Check the APIs, the guest, its consoles and its way out",
-    ):
-        # An assertion would print the whole output, a hundred thousand lines.
-        if text not in output:
-            pytest.fail(
-                f"the output of the run has no '{text}'; tasks that failed in it:\n{failed or 'none'}", pytrace=False
-            )
+    )
+    # An assertion on the output itself would print a hundred thousand lines.
+    assert [text for text in texts if text not in output] == []
 
 
 def test_secrets_are_hard_to_quote(secrets: dict[str, str]) -> None:
