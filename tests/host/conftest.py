@@ -74,9 +74,16 @@ def settled(server, status="ACTIVE"):
         return now if now.status == status and not now.task_state else None
     return wait(look, 300, f"{server} is {status}")
 
+def console(server):
+    return nova.get_server_console_output(server)["output"] or ""
+
 def ready(server):
-    text = "kilonova-guest: ready"
-    wait(lambda: text in (nova.get_server_console_output(server)["output"] or ""), 300, f"{server.name}: ready")
+    try:
+        wait(lambda: "kilonova-guest: ready" in console(server), 300, f"{server.name}: ready")
+    except SystemExit as error:
+        port = next(cloud.network.ports(device_id=server.id))
+        raise SystemExit(f"{error} on {server.compute_host}, port {port.id} {port.mac_address} {port.status}, "
+                         f"console:\\n{console(server)[-1500:]}")
 
 def address(server):
     return next(entry["addr"] for entries in server.addresses.values() for entry in entries)

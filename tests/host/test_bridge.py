@@ -84,3 +84,16 @@ def test_bridge_is_joined_to_ovn(site: Any, host: Any) -> None:
     assert len(inside) == 1
     peer = link(host, inside[0])["link"]
     assert link(host, peer)["master"] == site.bridge
+
+
+def test_device_that_open_vswitch_took_down_comes_up_again(host: Any) -> None:
+    """The flags are as after the race of Open vSwitch with who sets the device up: promiscuous, and down."""
+    if host.check_output("ovs-vsctl get Bridge br-int datapath_type") != "netdev":
+        pytest.skip("the kernel forwards here, and counts who wants a device to be promiscuous")
+    try:
+        for name in ("tapkn", "kn-other"):
+            host.check_output(f"ip link add {name} type veth peer name {name}-peer && ip link set {name} promisc on")
+        assert host.run("timeout 10 sh -c 'until ip link show up dev tapkn | grep -q .; do sleep 0.1; done'").rc == 0
+        assert host.check_output("ip link show up dev kn-other") == ""
+    finally:
+        host.run("ip link delete tapkn; ip link delete kn-other")

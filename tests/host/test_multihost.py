@@ -56,6 +56,14 @@ _, flat_network, was_external = ARGUMENTS
 flat = cloud.network.find_network(flat_network)
 cloud.network.update_network(flat, is_router_external=was_external)
 """
+# What a host does with the packets of its guests.
+NETWORK = """
+hostname
+ip -brief link
+ovs-vsctl --format=json --columns=name,ofport,ifindex,error,external_ids,statistics list Interface
+ovs-ofctl --no-names dump-flows br-int | grep tp_src=68
+tail -n 20 /var/log/openvswitch/ovs-vswitchd.log /var/log/ovn/ovn-controller.log
+"""
 SSH = (
     "ssh -i /root/.ssh/kilonova_id_ed25519 -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null "
     "-o LogLevel=ERROR -o ConnectTimeout=10"
@@ -73,10 +81,14 @@ def computes(hosts_sites: tuple[Any, ...]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def guests(on_cloud: Callable[..., Any], computes: list[str]) -> Iterator[dict[str, Any]]:
+def guests(on_cloud: Callable[..., Any], computes: list[str], hosts_sites: tuple[Any, ...]) -> Iterator[dict[str, Any]]:
     """Two guests on the flat network and two on a tenant network, one of each on each compute."""
     on_cloud(REMOVE, NAMES)
-    made = on_cloud(CREATE, NAMES, computes[:2], "nova")
+    try:
+        made = on_cloud(CREATE, NAMES, computes[:2], "nova")
+    except AssertionError as error:
+        shown = [site.connect().run(NETWORK).stdout for site in hosts_sites if site.name in computes[:2]]
+        raise AssertionError("\n".join([str(error), *shown])) from None
     yield made
     on_cloud(REMOVE + RESTORE, NAMES, "nova", made["was_external"])
 
