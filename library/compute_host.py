@@ -10,7 +10,7 @@ module: compute_host
 short_description: Enable, disable, drain or remove a compute
 version_added: "0.1.0"
 description:
-  - V(enabled) lets the scheduler choose the compute again.
+  - V(enabled) lets the scheduler choose the compute again, and waits until it can, at most three minutes.
   - V(disabled) leaves its guests where they are; new guests go elsewhere.
   - V(drained) disables it and moves its guests away. Running and paused guests move live, with their disks; stopped
     guests move cold. Guests in a state in which Nova cannot move them are listed, and then nothing is moved.

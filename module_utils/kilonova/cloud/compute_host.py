@@ -25,6 +25,10 @@ BINARY = "nova-compute"
 # Earlier versions give no reason for a failed event.
 DETAILS_MICROVERSION = "2.84"
 POLL_SECONDS = 2.0
+# Of Nova, on a provider in Placement that the scheduler does not choose.
+DISABLED_TRAIT = "COMPUTE_STATUS_DISABLED"
+# nova-compute corrects the trait each minute.
+ENABLE_SECONDS = 180.0
 LIVE = ("ACTIVE", "PAUSED")
 COLD = ("SHUTOFF",)
 GONE = ("DELETED", "SOFT_DELETED", "SHELVED_OFFLOADED")
@@ -96,6 +100,30 @@ class Compute:
             body = {"status": status} | ({"disabled_reason": reason} if reason else {})
             self.api.put("compute", f"/os-services/{service['id']}", body)
         self.actions.append(f"{self.name}: {status}" + (f" ({reason})" if reason else ""))
+
+    def wait_chosen(self) -> None:
+        """Wait until the scheduler can choose the compute.
+
+        When nova-compute updates its provider at the same time, Nova leaves the trait until nova-compute's next update
+        (set_host_enabled in nova/virt/libvirt/driver.py). A compute that is down corrects it when it comes back.
+        """
+        start = self.clock()
+        while self.existing()["state"] == "up" and self.is_kept_back():
+            if self.clock() - start > ENABLE_SECONDS:
+                raise CloudError(
+                    "Nova compute",
+                    f"{self.name} is enabled, and Placement still has the trait {DISABLED_TRAIT} on it after "
+                    f"{ENABLE_SECONDS:.0f} s, so that the scheduler does not choose it. Restart nova-compute there.",
+                )
+            self.pause(POLL_SECONDS)
+
+    def is_kept_back(self) -> bool:
+        """Return whether a provider of this compute has the trait of a disabled one."""
+        providers = self.api.get("placement", "/resource_providers", name=self.name)["resource_providers"]
+        return any(
+            DISABLED_TRAIT in self.api.get("placement", f"/resource_providers/{one['uuid']}/traits")["traits"]
+            for one in providers
+        )
 
     def another_is_up(self) -> bool:
         """Return whether another compute can take guests."""
@@ -257,6 +285,8 @@ def run(module: AnsibleModule) -> None:
             work.remove(params["timeout"])
         else:
             work.set_status(params["state"], params["reason"] if params["state"] == "disabled" else "")
+            if params["state"] == "enabled" and not module.check_mode:
+                work.wait_chosen()
     except Refused as error:
         module.fail_json(msg=str(error), servers=error.servers, changed=bool(work.actions), actions=work.actions)
     except CloudError as error:

@@ -72,6 +72,8 @@ class Cloud:
         self.refusals: dict[str, CloudError] = {}
         self.confirming: set[str] = set()
         self.writes: list[tuple[str, Any]] = []
+        # How often Placement is asked until nova-compute has removed the trait of a disabled compute.
+        self.kept_back = 0
         self.time = 0.0
 
     def guest(self, name: str, status: str = "ACTIVE", host: str = "cmp2", **fields: Any) -> dict[str, Any]:
@@ -109,6 +111,12 @@ class Cloud:
         return [dict(one) for one in found if all(one[filters[name]] == value for name, value in params.items())]
 
     def get(self, service: str, path: str, **params: Any) -> dict[str, Any]:
+        if service == "placement" and path == "/resource_providers":
+            return {"resource_providers": [{"uuid": f"provider-{params['name']}"}]}
+        if service == "placement":
+            assert path == "/resource_providers/provider-cmp2/traits"
+            self.kept_back -= 1
+            return {"traits": ["HW_CPU_X86_AVX", *(["COMPUTE_STATUS_DISABLED"] if self.kept_back >= 0 else [])]}
         return self._read(path, "2.79")
 
     def put(self, service: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -221,6 +229,25 @@ def test_disabled_and_enabled_again(cloud: Cloud) -> None:
     ]
     assert cloud.services["service-cmp2"]["disabled_reason"] is None
     assert cloud.services["service-cmp1"]["status"] == "enabled"
+
+
+def test_an_enabled_compute_is_waited_for_until_the_scheduler_can_choose_it(cloud: Cloud) -> None:
+    cloud.kept_back = 3
+    compute(cloud).wait_chosen()
+    assert cloud.time == 6.0
+
+
+def test_a_compute_that_the_scheduler_never_chooses(cloud: Cloud) -> None:
+    cloud.kept_back = 1000
+    with pytest.raises(CloudError, match="cmp2 is enabled, and Placement still has the trait COMPUTE_STATUS_DISABLED"):
+        compute(cloud).wait_chosen()
+
+
+def test_a_compute_that_is_down_is_not_waited_for(cloud: Cloud) -> None:
+    cloud.kept_back = 1000
+    cloud.services["service-cmp2"]["state"] = "down"
+    compute(cloud).wait_chosen()
+    assert cloud.time == 0.0
 
 
 @pytest.mark.parametrize(("status", "reason"), [("enabled", ""), ("disabled", "new memory"), ("disabled", "")])
