@@ -25,6 +25,10 @@ class Cloud:
     def listing(self, service: str, path: str, key: str, **params: Any) -> list[dict[str, Any]]:
         return {"services": self.services, "servers": self.servers, "agents": []}[key]
 
+    def get(self, service: str, path: str, **params: Any) -> dict[str, Any]:
+        assert service == "placement"
+        return {"resource_providers": [{"uuid": "p"}]} if params else {"traits": []}
+
     def put(self, service: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         self.services[1] |= body
         return {}
