@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -50,7 +51,16 @@ def is_wildcard(address: str) -> bool:
 
 @pytest.mark.on("controller", "compute")
 def test_only_ssh_listens_on_every_address(host: Any) -> None:
-    assert [one for one in listeners(host) if is_wildcard(one.address) and one.port != SSH] == []
+    """For longer than a command: rabbitmqctl listens for as long as it runs."""
+
+    def everywhere() -> set[Listener]:
+        return {one for one in listeners(host) if is_wildcard(one.address) and one.port != SSH}
+
+    lasting, deadline = everywhere(), time.monotonic() + 30
+    while lasting and time.monotonic() < deadline:
+        time.sleep(1)
+        lasting &= everywhere()
+    assert lasting == set()
 
 
 def test_apis_are_reached_through_haproxy_only(site: Any, host: Any) -> None:
