@@ -69,6 +69,7 @@ facts:
     listeners: [{protocol: tcp, address: 0.0.0.0, port: 22, pid: 147, process: sshd, unit: ssh.service}]
     kvm: true
     kvm_reason: ""
+    apparmor: true
     ovs_kernel: true
     cgroups: v2
     clock: 1760000000.25
@@ -349,6 +350,7 @@ def collect(paths: Sequence[str] = ()) -> dict[str, Any]:
         "listeners": [],
         "kvm": usable,
         "kvm_reason": reason,
+        "apparmor": read("/sys/module/apparmor/parameters/enabled").strip() == "Y",
         "ovs_kernel": kernel_module_available("openvswitch", platform.release()),
         "cgroups": "v2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "v1",
         "pid1": read("/proc/1/comm"),

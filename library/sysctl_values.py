@@ -11,6 +11,7 @@ version_added: "0.1.0"
 description:
   - Compares the values in C(/proc/sys) with files as sysctl.d(5) describes them, and writes those that differ. The
     files are loaded at boot only; this finds what was changed afterwards.
+  - A pattern stands for all names that match and are not written out themselves.
   - Ignores files that do not exist and keys that the kernel does not have.
 author: The Kilonova authors (@kilonova)
 options:

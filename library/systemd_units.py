@@ -53,6 +53,13 @@ options:
         type: list
         elements: int
         default: []
+      deferred:
+        description:
+          - Absolute paths of drop-ins of the unit that do not restart it when they come or change. They take effect the
+            next time that it starts, for whatever reason. Removing one restarts it.
+        type: list
+        elements: path
+        default: []
   pending:
     description:
       - Files that earlier tasks of a dry run would have written (RV(ansible_facts.config_files_pending) of
@@ -137,6 +144,11 @@ daemon_reload:
   description: Whether systemd had to reload its unit files.
   returned: always
   type: bool
+outdated:
+  description: Units whose definition had changed since systemd loaded it.
+  returned: always
+  type: list
+  elements: str
 foreign:
   description: Drop-ins of the units that neither a package nor Kilonova (C(kilonova*.conf)) has installed. They stay.
   returned: always

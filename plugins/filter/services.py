@@ -10,8 +10,9 @@ from typing import Any
 Service = Mapping[str, Any]
 
 DROP_IN = "kilonova.conf"
+SANDBOX = "kilonova-sandbox.conf"
 # Keys of a unit that are for others than the module systemd_units.
-OTHER_UNIT_KEYS = ("drop_in", "logs", "restart")
+OTHER_UNIT_KEYS = ("drop_in", "logs", "restart", "sandbox", "sandbox_options", "sandbox_restarts")
 
 
 def services_of(services: Iterable[Service], group_names: Iterable[str]) -> list[Service]:
@@ -112,7 +113,10 @@ def later_units_of(service: Service) -> list[dict[str, Any]]:
 
 
 def _for_systemd(unit: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in unit.items() if key not in OTHER_UNIT_KEYS}
+    found = {key: value for key, value in unit.items() if key not in OTHER_UNIT_KEYS}
+    if not unit.get("sandbox_restarts", True):
+        found["deferred"] = [f"{_drop_in_directory(unit)}/{SANDBOX}"]
+    return found
 
 
 def all_units_of(service: Service) -> list[dict[str, Any]]:
@@ -185,7 +189,7 @@ def paths_of(service: Service) -> list[str]:
     drop_in_paths = [
         path
         for directory in map(_drop_in_directory, _units_with_drop_in(service))
-        for path in (directory, f"{directory}/{DROP_IN}")
+        for path in (directory, f"{directory}/{DROP_IN}", f"{directory}/{SANDBOX}")
     ]
     return drop_in_paths + [file["dest"] for file in service.get("files", [])]
 
@@ -229,7 +233,27 @@ def drop_ins(service: Service) -> list[dict[str, Any]]:
         lines += ["RuntimeDirectoryPreserve=yes"] if service.get("after") else []
         files.append({"dest": _drop_in_directory(unit), "state": "directory", "mode": "0755"})
         files.append({"dest": f"{_drop_in_directory(unit)}/{DROP_IN}", "content": "\n".join(lines) + "\n"})
+        files.append({"dest": f"{_drop_in_directory(unit)}/{SANDBOX}", **_sandbox(unit)})
     return files
+
+
+def _sandbox(unit: Mapping[str, Any]) -> dict[str, str]:
+    """Return the drop-in with the sandbox of a unit, as config_files takes it, without its path.
+
+    A list is a setting that systemd adds up over several lines. The empty first line removes what the unit file has.
+    """
+    if not unit.get("sandbox"):
+        return {"state": "absent"}
+    options = {**unit["sandbox"], **unit.get("sandbox_options", {})}
+    lines = ["# Managed by Kilonova. To do without: service_sandbox.", "[Service]"]
+    for key, value in sorted(options.items()):
+        if isinstance(value, bool):
+            lines.append(f"{key}={'yes' if value else 'no'}")
+        elif isinstance(value, str):
+            lines.append(f"{key}={value}")
+        else:
+            lines += [f"{key}=", *(f"{key}={entry}" for entry in value)]
+    return {"content": "\n".join(lines) + "\n"}
 
 
 def databases_of(services: Iterable[Service]) -> list[dict[str, str]]:

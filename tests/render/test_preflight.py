@@ -30,6 +30,7 @@ FACTS: dict[str, Any] = {
     "default_interface": "eth0",
     "listeners": [],
     "kvm": True,
+    "apparmor": True,
     "kvm_reason": "",
     "ovs_kernel": False,
     "clock": 0.0,

@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import tempfile
 import time
 from pathlib import Path
@@ -33,6 +34,8 @@ from ansible.module_utils.kilonova.guest_image.packages import Apt, PackageError
 from ansible.module_utils.kilonova.guest_image.source import SourceError, copy_checked, parse_checksum
 
 WORK_PREFIX = ".building-"
+# The image has the hash of the console password.
+MODE = 0o640
 ARGUMENT_SPEC: dict[str, Any] = {
     "path": {"type": "path", "required": True},
     "source": {"type": "str", "default": ""},
@@ -162,6 +165,8 @@ class GuestImage:
                 found[key] = [before.get(key), self.inputs.get(key)]
         if not intact(self.record, self.path):
             found["image"] = ["changed since it was built" if self.path.exists() else "absent", "built"]
+        elif not found and stat.S_IMODE(self.path.stat().st_mode) != MODE:
+            found["mode"] = [f"{stat.S_IMODE(self.path.stat().st_mode):04o}", f"{MODE:04o}"]
         elif not found and not same_password(self.record, self.params):
             found["console_password"] = ["different", "as given"]
         elif not found and self.params["upgrade"] and not self.params["source"]:
@@ -177,7 +182,10 @@ class GuestImage:
             fcntl.flock(lock, fcntl.LOCK_EX)
             # A build that outlived a killed run may have finished meanwhile. Another build would change a file in use.
             self.record = read_record(self.path)
-            if not self.reasons():
+            reasons = self.reasons()
+            if self.path.exists():
+                self.path.chmod(MODE)
+            if not reasons.keys() - {"mode"}:
                 return
             # Directories of killed builds: the lock says that none of them is in use.
             for left_over in directory.glob(f"{WORK_PREFIX}*"):
@@ -224,7 +232,7 @@ class GuestImage:
         return {"packages": {}, "console_hash": ""}
 
     def _install(self, new: Path, extra: dict[str, Any]) -> None:
-        new.chmod(0o644)
+        new.chmod(MODE)
         with new.open("rb") as image:
             os.fsync(image.fileno())
             digest = hashlib.file_digest(image, "sha256").hexdigest()

@@ -98,7 +98,7 @@ def check_ssh_host_key(facts: Facts, groups: Iterable[str]) -> list[str]:
 
 
 def notes(facts: Facts, groups: Iterable[str]) -> list[str]:
-    """Return notes on what works, but slower than expected."""
+    """Return notes on what works, but slower or with fewer walls than it could."""
     found = []
     if "compute" in groups:
         if not facts["kvm"]:
@@ -106,6 +106,11 @@ def notes(facts: Facts, groups: Iterable[str]) -> list[str]:
                 f"KVM is not usable here ({facts['kvm_reason']}): guests are emulated by QEMU, which is many times "
                 "slower. Enable virtualization "
                 "in the firmware, or nested virtualization on the hypervisor below, to have KVM."
+            )
+        if not facts["apparmor"]:
+            found.append(
+                "AppArmor is not enabled in the kernel: a guest that breaks out of QEMU is kept by QEMU's user and seccomp only. "
+                "Boot with apparmor=1 security=apparmor to confine each guest to its own files."
             )
         if not facts["ovs_kernel"]:
             found.append("The kernel has no openvswitch module: Open vSwitch forwards in user space, which is slower.")

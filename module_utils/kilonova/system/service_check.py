@@ -124,7 +124,7 @@ def files_and_units(
         return {services[0]["name"]: [reason for reason in reasons if reason]}
     foreign += found.get("foreign", [])
     paths = set(files.get("changed_files", []))
-    verbs = ("started", "stopped", "enabled", "disabled", "masked", "unmasked")
+    verbs = ("started", "stopped", "enabled", "disabled", "masked", "unmasked", "outdated")
     names = {name for verb in verbs for name in found.get(verb, [])}
     names |= {unit["name"] for unit in found.get("restarted", [])}
     return {

@@ -8,6 +8,7 @@ Documented in library/sysctl_values.py.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 ARGUMENT_SPEC: dict[str, Any] = {"files": {"type": "list", "elements": "path", "required": True}}
 KERNEL = Path("/proc/sys")
+GLOB = re.compile(r"[*?\[]")
 
 
 def settings(text: str) -> dict[str, str]:
@@ -33,12 +35,22 @@ def settings(text: str) -> dict[str, str]:
     return found
 
 
+def expanded(wanted: dict[str, str]) -> dict[str, str]:
+    """Return the values with names in place of patterns; a name that is written out counts more than a pattern."""
+    found = {}
+    for name, value in wanted.items():
+        if GLOB.search(name):
+            found |= {str(path.relative_to(KERNEL)): value for path in sorted(KERNEL.glob(name))}
+    return found | {name: value for name, value in wanted.items() if not GLOB.search(name)}
+
+
 def run(module: AnsibleModule) -> None:
     """Write the values that differ. Keys that this kernel does not have are left out, as systemd-sysctl does."""
     wanted: dict[str, str] = {}
     for file in module.params["files"]:
         if os.path.exists(file):
             wanted |= settings(Path(file).read_text(encoding="utf-8"))
+    wanted = expanded(wanted)
     before, after = {}, {}
     for name, value in wanted.items():
         try:

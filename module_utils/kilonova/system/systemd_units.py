@@ -38,6 +38,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
             "masked": {"type": "bool"},
             "reads": {"type": "list", "elements": "path", "default": []},
             "ports": {"type": "list", "elements": "int", "default": []},
+            "deferred": {"type": "list", "elements": "path", "default": []},
         },
     },
     "pending": {"type": "list", "elements": "path", "default": []},
@@ -90,11 +91,11 @@ def settle_future_files(module: AnsibleModule, units: list[Unit]) -> None:
     now = time.time()
     for unit in (unit for unit in units if "restart" in unit.verbs):
         for path in [*definition_files(unit), *unit.reads]:
-            stamp, name = newest(path)
+            stamp, name = newest(path, unit.deferred)
             while stamp > now + 1:
                 module.warn(f"{name} has a time stamp in the future; it is set to the present time")
                 os.utime(name)
-                stamp, name = newest(path)
+                stamp, name = newest(path, unit.deferred)
 
 
 def read(module: AnsibleModule, systemctl: Systemctl, units: list[Unit]) -> bool:
@@ -125,6 +126,7 @@ def result_of(units: list[Unit], reload: bool) -> dict[str, Any]:
         "masked": names_with("mask", units),
         "unmasked": names_with("unmask", units),
         "daemon_reload": reload,
+        "outdated": [unit.name for unit in units if unit.get("NeedDaemonReload") == "yes"],
         "foreign": [f"{unit.name}: drop-in {path}" for unit in units for path in foreign_drop_ins(unit)],
     }
 

@@ -31,6 +31,7 @@ class Unit:
     masked: bool | None
     reads: list[str]
     ports: list[int]
+    deferred: list[str] = field(default_factory=list)
     now: dict[str, str] = field(default_factory=dict)
     verbs: list[str] = field(default_factory=list)
     reason: str = ""  # of a restart
@@ -94,21 +95,29 @@ def names_with(verb: str, units: list[Unit]) -> list[str]:
 # Reasons to restart
 
 
-def newest(path: str) -> tuple[float, str]:
-    """Return the newest time stamp at or below a path, and its file; (0, path) if there is nothing."""
-    try:
-        latest = (os.stat(path).st_mtime, path)
-    except OSError:
-        return 0.0, path
+def newest(path: str, deferred: Sequence[str] = ()) -> tuple[float, str]:
+    """Return the newest time stamp at or below a path, and its file; (0, path) if there is nothing.
+
+    deferred: files that do not count, nor does the change of a directory when one of them came into it.
+    """
+    latest = (_stamp(path, deferred), path)
     if not os.path.isdir(path):
         return latest
     for directory, _, files in os.walk(path):
         for name in [directory, *(os.path.join(directory, file) for file in files)]:
-            try:
-                latest = max(latest, (os.stat(name).st_mtime, name))
-            except OSError:
-                continue
+            latest = max(latest, (_stamp(name, deferred), name))
     return latest
+
+
+def _stamp(path: str, deferred: Sequence[str]) -> float:
+    """Return when a file or directory changed last, 0 if it does not exist or does not count."""
+    try:
+        changed = 0.0 if path in deferred else os.stat(path).st_mtime
+        # A file is renamed to its name, which changes the directory and the file's status in one instant.
+        came = [os.stat(name).st_ctime for name in deferred if os.path.dirname(name) == path and os.path.exists(name)]
+    except OSError:
+        return 0.0
+    return 0.0 if any(abs(changed - instant) <= CLOCK_GRAIN for instant in came) else changed
 
 
 def definition_files(unit: Unit) -> list[str]:
@@ -129,7 +138,7 @@ def foreign_drop_ins(unit: Unit) -> list[str]:
 
 def restart_reason(unit: Unit, files: list[str]) -> str:
     """Return why a running unit must restart, "" if it need not."""
-    stamp, path = max((newest(path) for path in files), default=(0.0, ""))
+    stamp, path = max((newest(path, unit.deferred) for path in files), default=(0.0, ""))
     return f"{path} changed" if stamp + CLOCK_GRAIN > unit.since > 0 else ""
 
 
@@ -137,9 +146,14 @@ def pending_reason(unit: Unit, files: list[str], pending: Sequence[str]) -> str:
     """Return why a unit must restart once a dry run's files are written, "" if it need not."""
     own = [*files, f"{UNIT_FILES}/{unit.name}", f"{UNIT_FILES}/{unit.name}.d"]
     for path in pending:
-        if any(path == file or path.startswith(f"{file}/") for file in own):
+        if path not in unit.deferred and any(path == file or path.startswith(f"{file}/") for file in own):
             return f"{path} changed"
     return ""
+
+
+def deferred_change(unit: Unit, pending: Sequence[str] = ()) -> bool:
+    """Return whether what changed in the definition of a running unit takes effect at its next start only."""
+    return any(newest(path)[0] + CLOCK_GRAIN > unit.since or path in pending for path in unit.deferred)
 
 
 # The plan
@@ -181,6 +195,6 @@ def plan(unit: Unit, pending: Sequence[str] = ()) -> None:
     else:
         files = [*definition_files(unit), *unit.reads]
         unit.reason = restart_reason(unit, files) or pending_reason(unit, files, pending)
-        if not unit.reason and unit.get("NeedDaemonReload") == "yes":
+        if not unit.reason and unit.get("NeedDaemonReload") == "yes" and not deferred_change(unit, pending):
             unit.reason = "its unit file changed"
         unit.verbs += ["restart"] if unit.reason else []

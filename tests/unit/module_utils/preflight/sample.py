@@ -72,6 +72,7 @@ def host(**changes: Any) -> dict[str, Any]:
         "default_interface": "eth0",
         "listeners": [],
         "kvm": True,
+        "apparmor": True,
         "kvm_reason": "",
         "ovs_kernel": True,
         "clock": 1000.0,

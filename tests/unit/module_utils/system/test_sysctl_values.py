@@ -64,6 +64,18 @@ def test_a_changed_value_is_corrected_once(kernel: Path, tmp_path: Path, capsys:
     assert not run(capsys, files=files)["changed"]
 
 
+def test_a_pattern_stands_for_the_names_that_are_not_written_out(
+    kernel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("eth0", "br0"):
+        (kernel / "net/ipv4/conf" / name).mkdir(parents=True)
+        (kernel / "net/ipv4/conf" / name / "accept_redirects").write_text("1\n")
+    file = tmp_path / "60-kilonova.conf"
+    file.write_text("net.ipv4.conf.br0.accept_redirects = 1\nnet.ipv4.conf.*.accept_redirects = 0\nnet.absent.* = 1\n")
+    assert run(capsys, files=[str(file)])["changes"] == ["sysctl net/ipv4/conf/eth0/accept_redirects = 0"]
+    assert not run(capsys, files=[str(file)])["changed"]
+
+
 def test_a_value_that_the_kernel_refuses(kernel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "60-kilonova.conf"
     file.write_text("net.ipv4.conf = 1")
