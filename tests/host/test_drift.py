@@ -32,7 +32,7 @@ DRIFT = [
     ("a file of uwsgi's was removed", "/etc/nova/nova-api-metadata-uwsgi.ini"),
     ("/etc/network/interfaces was edited", "bridge : Configure the bridge"),
     ("a unit was stopped", "start nova-scheduler.service"),
-    ("a unit was disabled", "enable memcached.service"),
+    ("a unit was disabled", "enable kilonova-memcached@keystone.service"),
     ("a package was removed", "install nova-doc"),
     ("a grant was revoked", "grant ALL PRIVILEGES on `glance`.* to 'glance'@'127.0.0.1'"),
     ("a database password was changed", "set the password of 'placement'@'127.0.0.1'"),

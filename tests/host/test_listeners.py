@@ -14,7 +14,6 @@ import pytest
 API_PORTS = {5000, 6080, 6083, 8774, 8775, 8778, 9292, 9696}
 LOOPBACK_ONLY = {
     3306: "MariaDB",
-    11211: "memcached",
     6640: "Open vSwitch database",
     6641: "OVN northbound database",
 }
@@ -71,10 +70,10 @@ def test_apis_are_reached_through_haproxy_only(site: Any, host: Any) -> None:
     assert [one for one in served if is_loopback(one.address) and "haproxy" in one.process] == []
 
 
-def test_database_and_cache_are_on_loopback(host: Any) -> None:
+def test_databases_are_on_loopback(host: Any) -> None:
     found = [one for one in listeners(host) if one.port in LOOPBACK_ONLY]
     assert [one for one in found if not is_loopback(one.address)] == []
-    assert {3306, 11211} <= {one.port for one in found}
+    assert {3306} <= {one.port for one in found}
 
 
 @pytest.mark.on("controller", "compute")

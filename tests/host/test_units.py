@@ -11,7 +11,11 @@ import pytest
 CONTROLLER = (
     "mariadb",
     "rabbitmq-server",
-    "memcached",
+    "kilonova-memcached@glance",
+    "kilonova-memcached@keystone",
+    "kilonova-memcached@neutron",
+    "kilonova-memcached@nova",
+    "kilonova-memcached@placement",
     "haproxy",
     "keystone",
     "glance-api",

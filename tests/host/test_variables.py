@@ -19,7 +19,8 @@ pytestmark = pytest.mark.skipif(
 )
 ASK_MEMCACHED = """
 import socket
-with socket.create_connection(("127.0.0.1", 11211), 10) as connection:
+with socket.socket(socket.AF_UNIX) as connection:
+    connection.connect("/run/kilonova-memcached/keystone/socket")
     connection.sendall(b"stats settings\\r\\nquit\\r\\n")
     text = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
 print(json.dumps(dict(line.split(" ")[1:3] for line in text.splitlines() if line.startswith("STAT "))))

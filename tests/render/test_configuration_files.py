@@ -388,7 +388,7 @@ def test_what_the_services_of_nova_are_told_to_read_is_what_restarts_them() -> N
 
 def test_computes_give_out_tokens_for_as_long_as_the_inventory_says() -> None:
     for host in ("ctl1", "cmp1"):
-        assert ini(text_of("multihost", host, "/etc/nova/nova.conf")).get("consoleauth", "token_ttl") == "600"
+        assert ini(text_of("multihost", host, "/etc/nova/nova.conf")).get("consoleauth", "token_ttl") == "120"
 
 
 def test_every_template_is_rendered_here_or_used_by_a_task() -> None:

@@ -168,7 +168,7 @@ def test_password_is_nowhere(run: Any, built: dict[str, Any]) -> None:
     directory = Path(built["path"]).parent
     record = directory / "guest.qcow2.json"
     assert stat.S_IMODE(record.stat().st_mode) == 0o600
-    assert stat.S_IMODE(Path(built["path"]).stat().st_mode) == 0o644
+    assert stat.S_IMODE(Path(built["path"]).stat().st_mode) == 0o640
     for text in (record.read_text(), Path(built["path"]).read_text(), json.dumps(result)):
         assert built["console_password"] not in text
     hashed = json.loads(record.read_text())["console_hash"]
@@ -240,3 +240,14 @@ def test_other_architecture(run: Any, built: dict[str, Any], monkeypatch: pytest
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     result = run(**built)
     assert result["failed"] and "this host is aarch64" in result["msg"] and "source" in result["msg"]
+
+
+def test_a_mode_is_corrected_without_a_build(run: Any, built: dict[str, Any]) -> None:
+    run(**built)
+    image = Path(built["path"])
+    inode = image.stat().st_ino
+    image.chmod(0o644)
+    result = run(**built)
+    assert result["changed"] and '"mode": "0644"' in result["diff"]["before"]
+    assert (stat.S_IMODE(image.stat().st_mode), image.stat().st_ino) == (0o640, inode)
+    assert not run(**built)["changed"]

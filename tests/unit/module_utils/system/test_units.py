@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.kilonova.system import units
 from ansible.module_utils.kilonova.system.units import (
     definition_files,
     foreign_drop_ins,
@@ -118,3 +119,25 @@ def test_drop_ins_of_a_site_are_foreign(tmp_path: Path) -> None:
     paths = ["/usr/lib/systemd/system/service.d/10-timeout-abort.conf", own, tmp_path / "deleted.conf", site]
     assert foreign_drop_ins(unit(DropInPaths=" ".join(map(str, paths)))) == [str(site)]
     assert foreign_drop_ins(unit()) == []
+
+
+def test_a_deferred_drop_in_restarts_nothing_until_it_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "UNIT_FILES", str(tmp_path))
+    directory = tmp_path / "x.service.d"
+    directory.mkdir()
+    own, sandbox = directory / "kilonova.conf", directory / "kilonova-sandbox.conf"
+    stamp(own, STARTED - 5)
+    # As config_files writes it. What happens in this test is newer than the process of the sample.
+    (directory / "new").write_text("[Service]\n")
+    (directory / "new").rename(sandbox)
+    now = {"DropInPaths": f"{own} {sandbox}", "NeedDaemonReload": "yes"}
+    assert verbs({"deferred": [str(sandbox)]}, **now) == []
+    assert verbs(**now) == ["restart"]
+    planned = unit({"deferred": [str(sandbox)]}, DropInPaths=str(own))
+    plan(planned, [str(sandbox)])
+    assert planned.verbs == []
+    stamp(own, STARTED + 5)
+    assert verbs({"deferred": [str(sandbox)]}, **now) == ["restart"]
+    stamp(own, STARTED - 5)
+    sandbox.unlink()
+    assert verbs({"deferred": [str(sandbox)]}, DropInPaths=str(own)) == ["restart"]

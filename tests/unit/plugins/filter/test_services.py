@@ -76,6 +76,7 @@ def test_files_carry_the_role_of_their_templates() -> None:
     assert [file["dest"] for file in filters.files_of(drop_ins)] == [
         "/etc/systemd/system/n.service.d",
         "/etc/systemd/system/n.service.d/kilonova.conf",
+        "/etc/systemd/system/n.service.d/kilonova-sandbox.conf",
     ]
 
 
@@ -189,12 +190,14 @@ def test_units_get_drop_ins_with_which_they_come_up() -> None:
     assert [file["dest"] for file in files] == [
         "/etc/systemd/system/a.service.d",
         "/etc/systemd/system/a.service.d/kilonova.conf",
+        "/etc/systemd/system/a.service.d/kilonova-sandbox.conf",
         "/etc/systemd/system/b.service.d",
         "/etc/systemd/system/b.service.d/kilonova.conf",
+        "/etc/systemd/system/b.service.d/kilonova-sandbox.conf",
     ]
     parsed = configparser.ConfigParser(interpolation=None)
     parsed.optionxform = str  # type: ignore[method-assign, assignment]
-    parsed.read_string(files[3]["content"])
+    parsed.read_string(files[4]["content"])
     assert dict(parsed["Unit"]) == {
         "Wants": "x.target y.target",
         "After": "mariadb.service rabbitmq-server.service",
@@ -214,6 +217,31 @@ def test_a_unit_that_a_role_starts_later_gets_a_drop_in_too() -> None:
     files = filters.drop_ins({"units": [], "later_units": [{"name": "a.service"}]})
     assert files[1]["content"].splitlines()[1:3] == ["[Unit]", "StartLimitIntervalSec=0"]
     assert "RuntimeDirectoryPreserve" not in files[1]["content"]
+
+
+def test_a_unit_gets_its_sandbox() -> None:
+    sandbox = {"ProtectHome": True, "UMask": "0027", "CapabilityBoundingSet": [], "SystemCallFilter": ["@a @b", "~@c"]}
+    unit = {"name": "a.service", "sandbox": sandbox, "sandbox_options": {"ProtectHome": False}}
+    file = filters.drop_ins({"units": [unit]})[2]
+    assert file["dest"] == "/etc/systemd/system/a.service.d/kilonova-sandbox.conf"
+    assert file["content"].splitlines()[1:] == [
+        "[Service]",
+        "CapabilityBoundingSet=",
+        "ProtectHome=no",
+        "SystemCallFilter=",
+        "SystemCallFilter=@a @b",
+        "SystemCallFilter=~@c",
+        "UMask=0027",
+    ]
+    without = {**unit, "sandbox": {}}
+    assert filters.drop_ins({"units": [without]})[2] == {"dest": file["dest"], "state": "absent"}
+    assert filters.units_of({"units": [unit]}) == [{"name": "a.service", "enabled": True}]
+
+
+def test_a_sandbox_may_wait_for_the_next_start() -> None:
+    unit = {"name": "a.service", "sandbox": {"ProtectHome": True}, "sandbox_restarts": False}
+    (found,) = filters.later_units_of({"later_units": [unit]})
+    assert found == {"name": "a.service", "deferred": ["/etc/systemd/system/a.service.d/kilonova-sandbox.conf"]}
 
 
 def test_databases_in_the_order_of_the_services() -> None:

@@ -1,0 +1,127 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Units may do what their sandbox says and no more; see docs/operate/sandbox.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.host.conftest import PROJECT
+
+PROFILES: dict[str, dict[str, Any]] = yaml.safe_load((PROJECT / "roles/service/vars/main.yml").read_text())[
+    "service_sandbox_profiles"
+]
+CONTROLLER = {
+    "glance-api": "user",
+    "haproxy": "root",
+    "keystone": "user",
+    "kilonova-memcached@glance": "user",
+    "kilonova-memcached@keystone": "user",
+    "kilonova-memcached@neutron": "user",
+    "kilonova-memcached@nova": "user",
+    "kilonova-memcached@placement": "user",
+    "mariadb": "user",
+    "neutron-api": "user",
+    "neutron-ovn-maintenance-worker": "user",
+    "neutron-periodic-workers": "user",
+    "nova-api": "user",
+    "nova-api-metadata": "user",
+    "nova-conductor": "user",
+    "nova-novncproxy": "user",
+    "nova-scheduler": "user",
+    "nova-serialproxy": "user",
+    "ovn-northd": "root",
+    "ovn-ovsdb-server-nb": "root",
+    "ovn-ovsdb-server-sb": "root",
+    "placement-api": "user",
+    "rabbitmq-server": "user",
+}
+COMPUTE = {"libvirtd": "privileged", "neutron-ovn-metadata-agent": "privileged", "nova-compute": "privileged"}
+EVERYWHERE = {"ovn-controller": "switch", "ovs-vswitchd": "switch", "ovsdb-server": "switch"}
+# Where a unit differs from its profile (sandbox_options).
+OTHERWISE = {
+    "mariadb": {"MemoryDenyWriteExecute", "AmbientCapabilities"},
+    "rabbitmq-server": {"MemoryDenyWriteExecute"},
+}
+# They start root's helpers, mount, or start guests.
+EXPOSED = set(COMPUTE)
+
+
+def shown(host: Any, unit: str) -> dict[str, str]:
+    """Return the properties of a unit."""
+    done = host.run(f"systemctl show --all {unit}.service")
+    assert done.rc == 0, done.stderr
+    return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+
+
+def assert_sandboxed(host: Any, units: dict[str, str]) -> None:
+    """Compare what systemd shows with the profiles. It expands lists and resolves them in its own order."""
+    different = {}
+    for unit, profile in units.items():
+        properties = shown(host, unit)
+        for key, value in PROFILES[profile].items():
+            if key in OTHERWISE.get(unit, ()):
+                continue
+            found = properties.get(key, "")
+            if isinstance(value, bool):
+                same = found == ("yes" if value else "no")
+            elif key in ("CapabilityBoundingSet", "AmbientCapabilities", "RestrictAddressFamilies", "SystemCallFilter"):
+                same = bool(found) or value == []
+            else:
+                same = found.lower() in (value.lower(), "1" if value == "EPERM" else value.lower())
+            if not same:
+                different[f"{unit}: {key}"] = found
+    assert different == {}
+
+
+def assert_not_exposed(host: Any, units: dict[str, str]) -> None:
+    done = host.run("systemd-analyze security --no-pager")
+    assert done.rc == 0, done.stderr
+    levels = {line.split()[0].removesuffix(".service"): float(line.split()[1]) for line in done.stdout.splitlines()[1:]}
+    assert {unit: levels[unit] for unit in units if unit not in EXPOSED and levels[unit] > 5.0} == {}
+    assert {unit: levels[unit] for unit in units if unit in EXPOSED and levels[unit] > 8.5} == {}
+
+
+def test_units_of_controllers(host: Any) -> None:
+    assert_sandboxed(host, CONTROLLER)
+    assert_not_exposed(host, CONTROLLER)
+
+
+@pytest.mark.on("compute")
+def test_units_of_computes(host: Any) -> None:
+    assert_sandboxed(host, COMPUTE)
+    assert_not_exposed(host, COMPUTE)
+
+
+@pytest.mark.on("controller", "compute")
+def test_units_of_all_hosts(host: Any) -> None:
+    assert_sandboxed(host, EVERYWHERE)
+    assert_not_exposed(host, EVERYWHERE)
+
+
+def test_processes_run_in_it(host: Any) -> None:
+    """What systemd shows is what it would start. These units restarted with their sandbox."""
+    unconfined = {}
+    for unit in CONTROLLER:
+        main = host.check_output(f"systemctl show --property=MainPID --value {unit}")
+        status = dict(line.split(":\t", 1) for line in host.check_output(f"cat /proc/{main}/status").splitlines())
+        if (status["NoNewPrivs"], status["Seccomp"]) != ("1", "2"):
+            unconfined[unit] = (status["NoNewPrivs"], status["Seccomp"])
+    assert unconfined == {}
+
+
+@pytest.mark.on("compute")
+def test_the_helpers_of_root_still_work(host: Any) -> None:
+    """A filter of system calls can imply NoNewPrivileges, with which sudo gives no rights."""
+    main = host.check_output("systemctl show --property=MainPID --value nova-compute")
+    assert "NoNewPrivs:\t0" in host.check_output(f"cat /proc/{main}/status")
+
+
+@pytest.mark.on("controller", "compute")
+def test_no_unit_was_refused_what_it_needs(host: Any) -> None:
+    """systemd logs settings that it does not know, and seccomp kills with SIGSYS."""
+    text = host.run("journalctl --no-pager --quiet --boot --identifier=systemd --grep='kilonova-sandbox|status=31/SYS'").stdout
+    assert text == ""
