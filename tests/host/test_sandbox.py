@@ -42,7 +42,7 @@ CONTROLLER = {
 COMPUTE = {"libvirtd": "privileged", "neutron-ovn-metadata-agent": "privileged", "nova-compute": "privileged"}
 EVERYWHERE = {"ovn-controller": "switch", "ovs-vswitchd": "switch", "ovsdb-server": "switch"}
 # Where a unit differs from its profile (sandbox_options).
-OTHERWISE = {
+OTHERWISE: dict[str, set[str]] = {
     "mariadb": {"MemoryDenyWriteExecute", "AmbientCapabilities"},
     "rabbitmq-server": {"MemoryDenyWriteExecute"},
 }
