@@ -126,7 +126,9 @@ def test_libvirt_shows_nothing(host: Any) -> None:
 def test_the_image_with_a_password_is_not_readable(host: Any) -> None:
     images = host.check_output("find /var/lib/kilonova/guest-image -type f").splitlines()
     assert images
-    assert [image for image in images if not image.endswith(".lock") and host.run(f"{NOBODY} test -r {image}").rc == 0] == []
+    assert [
+        image for image in images if not image.endswith(".lock") and host.run(f"{NOBODY} test -r {image}").rc == 0
+    ] == []
 
 
 def test_caches_are_for_their_services_only(host: Any, run_python: Callable[..., Any]) -> None:

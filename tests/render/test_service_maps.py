@@ -78,6 +78,18 @@ def test_every_module_of_the_check_has_a_map_that_names_it() -> None:
     assert {check["module"] for service in services for check in service.get("checks", [])} == set(CHECKS)
 
 
+def test_every_unit_that_runs_has_a_sandbox(sample: rendering.Sample) -> None:
+    """Those without a drop-in are of the system, such as ssh.service, or run once."""
+    seen = set()
+    for host in sample.hosts():
+        for service in sample.services(host):
+            units = [*service.get("units", []), *service.get("later_units", [])]
+            for unit in (one for one in units if one["name"].endswith(".service") and one.get("drop_in", True)):
+                assert unit.get("sandbox"), f"{service['name']}: {unit['name']}"
+                seen.add(unit["name"])
+    assert {"nova-api.service", "ovs-vswitchd.service", "libvirtd.service", "ovn-controller.service"} <= seen
+
+
 def test_unit_tests_use_the_index_that_a_host_has(sample: rendering.Sample) -> None:
     written = json.loads((PROJECT / "tests" / "unit" / "services.json").read_text())
     for host in sample.hosts():

@@ -121,7 +121,9 @@ def test_drop_ins_of_a_site_are_foreign(tmp_path: Path) -> None:
     assert foreign_drop_ins(unit()) == []
 
 
-def test_a_deferred_drop_in_restarts_nothing_until_it_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deferred_drop_in_restarts_nothing_until_it_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(units, "UNIT_FILES", str(tmp_path))
     directory = tmp_path / "x.service.d"
     directory.mkdir()
