@@ -68,7 +68,8 @@ before = values()
 assert before, "Nova has cached no token"
 for key, (flags, value) in before.items():
     changed = value[:-8] + (b"AAAAAAAA" if value[-8:] != b"AAAAAAAA" else b"BBBBBBBB")
-    assert b"STORED" in ask(b"set " + key + b" " + flags + b" 300 " + str(len(changed)).encode() + b"\\r\\n", changed, b"\\r\\n")
+    head = b" ".join([b"set", key, flags, b"300", str(len(changed)).encode()])
+    assert b"STORED" in ask(head + b"\\r\\n", changed, b"\\r\\n")
 print(json.dumps({
     "plain": [key.decode() for key, (_, value) in before.items() if b"roles" in value or project.encode() in value],
     "after": servers(),

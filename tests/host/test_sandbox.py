@@ -123,7 +123,5 @@ def test_the_helpers_of_root_still_work(host: Any) -> None:
 @pytest.mark.on("controller", "compute")
 def test_no_unit_was_refused_what_it_needs(host: Any) -> None:
     """systemd logs settings that it does not know, and seccomp kills with SIGSYS."""
-    text = host.run(
-        "journalctl --no-pager --quiet --boot --identifier=systemd --grep='kilonova-sandbox|status=31/SYS'"
-    ).stdout
-    assert text == ""
+    journal = "journalctl --no-pager --quiet --boot --identifier=systemd"
+    assert host.run(f"{journal} --grep='kilonova-sandbox|status=31/SYS'").stdout == ""

@@ -109,8 +109,8 @@ def notes(facts: Facts, groups: Iterable[str]) -> list[str]:
             )
         if not facts["apparmor"]:
             found.append(
-                "AppArmor is not enabled in the kernel: a guest that breaks out of QEMU is kept by QEMU's user and seccomp only. "
-                "Boot with apparmor=1 security=apparmor to confine each guest to its own files."
+                "AppArmor is not enabled in the kernel: a guest that breaks out of QEMU is kept by QEMU's user and system "
+                "call filter only. Boot with apparmor=1 security=apparmor to confine each guest to its own files."
             )
         if not facts["ovs_kernel"]:
             found.append("The kernel has no openvswitch module: Open vSwitch forwards in user space, which is slower.")

@@ -37,7 +37,7 @@ def settings(text: str) -> dict[str, str]:
 
 def expanded(wanted: dict[str, str]) -> dict[str, str]:
     """Return the values with names in place of patterns; a name that is written out counts more than a pattern."""
-    found = {}
+    found: dict[str, str] = {}
     for name, value in wanted.items():
         if GLOB.search(name):
             found |= {str(path.relative_to(KERNEL)): value for path in sorted(KERNEL.glob(name))}
