@@ -109,7 +109,7 @@ def notes(facts: Facts, groups: Iterable[str]) -> list[str]:
             )
         if not facts["apparmor"]:
             found.append(
-                "AppArmor is not enabled in the kernel: a guest that breaks out of QEMU is kept by QEMU's user and system "
+                "AppArmor is not enabled in the kernel: a guest that breaks out of QEMU is kept by its user and system "
                 "call filter only. Boot with apparmor=1 security=apparmor to confine each guest to its own files."
             )
         if not facts["ovs_kernel"]:
