@@ -110,7 +110,7 @@ print(json.dumps(tokens))
 
 @pytest.mark.on("compute")
 def test_disks_of_guests_are_not_readable(host: Any) -> None:
-    assert host.check_output("stat --format='%%U %%G %%a' /var/lib/nova/instances") == "nova libvirt-qemu 750"
+    assert host.check_output("stat --format='%U %G %a' /var/lib/nova/instances") == "nova libvirt-qemu 750"
     assert host.run(f"{NOBODY} ls /var/lib/nova/instances").rc != 0
     disks = host.check_output("find /var/lib/nova/instances -name disk").splitlines()
     assert [disk for disk in disks if host.run(f"{NOBODY} test -r {disk}").rc == 0] == []
@@ -119,7 +119,7 @@ def test_disks_of_guests_are_not_readable(host: Any) -> None:
 
 @pytest.mark.on("compute")
 def test_libvirt_shows_nothing(host: Any) -> None:
-    assert host.check_output("stat --format='%%a %%G' /run/libvirt/libvirt-sock-ro") == "660 libvirt"
+    assert host.check_output("stat --format='%a %G' /run/libvirt/libvirt-sock-ro") == "660 libvirt"
     assert host.run(f"{NOBODY} virsh --readonly --connect qemu:///system list").rc != 0
     assert host.run("virsh --readonly --connect qemu:///system list").rc == 0
 
