@@ -23,6 +23,24 @@ options:
     description: All connections that the database accepts or makes, as C(ovs-vsctl set-manager) writes them.
     type: list
     elements: str
+  ssl:
+    description:
+      - Files of this host that ovn-controller uses for an C(ovn-remote) that begins with C(ssl:). It reads them again
+        when they change.
+    type: dict
+    suboptions:
+      private_key:
+        description: Absolute path of the private key.
+        type: path
+        required: true
+      certificate:
+        description: Absolute path of the certificate.
+        type: path
+        required: true
+      ca_cert:
+        description: Absolute path of the certificate of the authority of the southbound database.
+        type: path
+        required: true
   bridges:
     description: Bridges to create, change or remove.
     type: list
@@ -68,11 +86,14 @@ EXAMPLES = r"""
 - name: Join this host to OVN
   ovs_chassis:
     external_ids:
-      ovn-remote: tcp:10.0.0.11:6642
+      ovn-remote: ssl:10.0.0.11:16642
       ovn-encap-type: geneve
       ovn-encap-ip: 10.0.0.21
       ovn-bridge-mappings: physnet1:br-provider
-    managers: ["ptcp:6640:127.0.0.1"]
+    ssl:
+      private_key: /etc/ovn/chassis-key.pem
+      certificate: /etc/ovn/chassis-cert.pem
+      ca_cert: /etc/ovn/ca-cert.pem
     bridges:
       - name: br-provider
         ports: [ovs-br0]

@@ -78,6 +78,7 @@ facts:
     python3_apt: true
     python: 3.13.5
     ssh_host_key: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGwX root@node1
+    ovs_system_id: baa07756-c184-4977-8a41-afa702119483
     deployed: true
     record: {variables: {fixed_range: 192.168.1.0/24}, secrets: [nova_password]}
     hosts_file: "127.0.0.1 localhost\n"
@@ -358,6 +359,7 @@ def collect(paths: Sequence[str] = ()) -> dict[str, Any]:
         "python3_apt": python3_apt(),
         "python": platform.python_version(),
         "ssh_host_key": read("/etc/ssh/ssh_host_ed25519_key.pub"),
+        "ovs_system_id": read("/etc/openvswitch/system-id.conf"),
         "deployed": os.path.isdir(STATE_DIRECTORY),
         "record": record(read(RECORD)),
         "hosts_file": read("/etc/hosts"),

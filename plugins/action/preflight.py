@@ -24,6 +24,7 @@ if str(PROJECT / "module_utils") not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(str(PROJECT / "module_utils"))
 
 from ansible.module_utils.kilonova.preflight import (
+    chassis,
     deployed,
     first_cloud,
     interfaces,
@@ -252,6 +253,7 @@ class ActionModule(ActionBase):
             *system.check_memory(facts, args["minimum_memory_mib"]),
             *system.check_disk(facts, args["minimum_disk_mib"], args["minimum_disk_deployed_mib"]),
             *system.check_ssh_host_key(facts, self._groups),
+            *chassis.check_system_id(facts, host, {*groups.get("controller", []), *groups.get("compute", [])}),
             *system.check_kvm(facts, self.value("libvirt_virt_type"), self._groups),
             *interfaces.check_flat_interface(facts, flat, bridge),
             *interfaces.check_public_interface(facts, public, flat, bridge),

@@ -15,9 +15,10 @@ API_PORTS = {5000, 6080, 6083, 8774, 8775, 8778, 9292, 9696}
 LOOPBACK_ONLY = {
     3306: "MariaDB",
     6640: "Open vSwitch database",
-    6641: "OVN northbound database",
+    16641: "OVN northbound database",
+    16643: "OVN southbound database, for Neutron",
 }
-MANAGEMENT_ONLY = {5672: "RabbitMQ", 25672: "Erlang", 4369: "epmd", 6642: "OVN southbound database"}
+MANAGEMENT_ONLY = {5672: "RabbitMQ", 25672: "Erlang", 4369: "epmd", 16642: "OVN southbound database"}
 SSH = 22
 
 

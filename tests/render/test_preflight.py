@@ -39,6 +39,7 @@ FACTS: dict[str, Any] = {
     "deployed": False,
     "record": {},
     "ssh_host_key": "ssh-ed25519 AAAA root@sample",
+    "ovs_system_id": "",
 }
 
 

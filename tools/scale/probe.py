@@ -30,7 +30,7 @@ PORTS = {
     "placement": 8778,
     "glance": 9292,
     "neutron": 9696,
-    "ovn_southbound": 6642,
+    "ovn_southbound": 16642,
     "rabbitmq": 5672,
     "mariadb": 3306,
 }

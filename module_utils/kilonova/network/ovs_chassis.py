@@ -20,6 +20,14 @@ from ansible.module_utils.kilonova.system.logs import unit_log
 ARGUMENT_SPEC: dict[str, Any] = {
     "external_ids": {"type": "dict", "default": {}},
     "managers": {"type": "list", "elements": "str"},
+    "ssl": {
+        "type": "dict",
+        "options": {
+            "private_key": {"type": "path", "required": True, "no_log": False},
+            "certificate": {"type": "path", "required": True},
+            "ca_cert": {"type": "path", "required": True},
+        },
+    },
     "bridges": {
         "type": "list",
         "elements": "dict",
@@ -33,6 +41,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
         },
     },
 }
+# Columns of the table SSL, in the order in which ovs-vsctl takes them.
+SSL = ("private_key", "certificate", "ca_cert")
 # Without --if-exists: of a port that is opened again.
 CLOSE = "del-port"
 # Seconds that ovs-vsctl waits for ovs-vswitchd to apply a change.
@@ -47,6 +57,8 @@ class State:
 
     external_ids: dict[str, str] = field(default_factory=dict)
     managers: list[str] = field(default_factory=list)
+    # Private key, certificate and authority.
+    ssl: list[str] = field(default_factory=list)
     bridges: dict[str, dict[str, Any]] = field(default_factory=dict)
     # Ports whose network device is not the one that Open vSwitch opened.
     stale: list[str] = field(default_factory=list)
@@ -93,7 +105,7 @@ def as_list(cell: Any) -> list[Any]:
 
 
 def state_from(tables: dict[str, list[dict[str, Any]]]) -> State:
-    """Read the state from the tables Open_vSwitch, Manager, Bridge, Port and Interface."""
+    """Read the state from the tables Open_vSwitch, Manager, SSL, Bridge, Port and Interface."""
     ports = {row["_uuid"]: row["name"] for row in tables["Port"]}
     bridges = {
         row["name"]: {
@@ -106,6 +118,7 @@ def state_from(tables: dict[str, list[dict[str, Any]]]) -> State:
     return State(
         external_ids=tables["Open_vSwitch"][0]["external_ids"],
         managers=sorted(row["target"] for row in tables["Manager"]),
+        ssl=[row[name] for row in tables["SSL"] for name in SSL],
         bridges=bridges,
         stale=[row["name"] for row in tables["Interface"] if is_stale(row, row["name"] in in_user_space)],
     )
@@ -145,6 +158,10 @@ def plan(state: State, params: dict[str, Any]) -> tuple[list[list[str]], list[st
     if managers is not None and sorted(managers) != state.managers:
         commands.append(["set-manager", *managers] if managers else ["del-manager"])
         note("managers", state.managers, sorted(managers))
+    ssl = [params["ssl"][name] for name in SSL] if params["ssl"] else state.ssl
+    if ssl != state.ssl:
+        commands.append(["set-ssl", *ssl])
+        note("ssl", state.ssl, ssl)
     for bridge in params["bridges"]:
         name, datapath = bridge["name"], bridge["datapath_type"]
         if bridge["state"] == "absent":
@@ -191,6 +208,7 @@ def read(module: AnsibleModule) -> State:
     columns = {
         "Open_vSwitch": "external_ids",
         "Manager": "target",
+        "SSL": ",".join(SSL),
         "Bridge": "name,datapath_type,ports",
         "Port": "_uuid,name",
         "Interface": "name,ifindex",

@@ -24,7 +24,7 @@ from ansible.module_utils.kilonova.database import mariadb_databases, openstack_
 from ansible.module_utils.kilonova.guest_image import image as guest_image
 from ansible.module_utils.kilonova.libvirt import probe as libvirt_probe
 from ansible.module_utils.kilonova.network import bridge as network_bridge
-from ansible.module_utils.kilonova.network import metadata_proxies, nft_table, ovs_chassis
+from ansible.module_utils.kilonova.network import metadata_proxies, nft_table, ovn_databases, ovs_chassis
 from ansible.module_utils.kilonova.system import apt_packages, rabbitmq_definitions, sysctl_values, systemd_units
 
 # Modules that a service map may name under checks. Each has ARGUMENT_SPEC and run(module). One that waits long for
@@ -44,6 +44,7 @@ CHECKS: dict[str, ModuleType] = {
     "nft_table": nft_table,
     "nova_cells": nova_cells,
     "openstack_schemas": openstack_schemas,
+    "ovn_databases": ovn_databases,
     "ovs_chassis": ovs_chassis,
     "rabbitmq_definitions": rabbitmq_definitions,
     "sysctl_values": sysctl_values,

@@ -177,7 +177,7 @@ def test_connections_by_port() -> None:
         "0      0      10.0.0.10:5672       10.0.0.11:40000\n"
         "0      0      [::ffff:10.0.0.10]:5672       [::ffff:10.0.0.11]:40001\n"
         "0      0      10.0.0.11:40002       10.0.0.10:5672\n"
-        "0      0      10.0.0.10:6642       10.0.0.11:40003\n"
+        "0      0      10.0.0.10:16642      10.0.0.11:40003\n"
     )
     assert probe.connections(listing) == dict.fromkeys(probe.PORTS, 0) | {"rabbitmq": 2, "ovn_southbound": 1}
 

@@ -21,6 +21,7 @@ JOINED = {
     '["ovn-remote","tcp:10.0.0.11:6642"],["system-id","baa07756-c184-4977-8a41-afa702119483"]]]]],'
     '"headings":["external_ids"]}',
     "Manager": '{"data":[["ptcp:6640:127.0.0.1"]],"headings":["target"]}',
+    "SSL": '{"data":[["/etc/k","/etc/c","/etc/a"]],"headings":["private_key","certificate","ca_cert"]}',
     "Bridge": '{"data":[["br-int","netdev",["set",[["uuid","2c16815a-117e-4d8a-9ba1-979d3b9ae9ab"],'
     '["uuid","c9bc3586-6c1f-4626-a836-2819370b7731"]]]],["br-provider","netdev",["set",'
     '[["uuid","5f4591be-03fe-4f9c-8bc3-123893831cbc"],["uuid","eb0cea55-9018-432f-a561-4bdc83e1401f"]]]]],'
@@ -35,6 +36,7 @@ JOINED = {
 EMPTY = {
     "Open_vSwitch": '{"data":[[["map",[]]]],"headings":["external_ids"]}',
     "Manager": '{"data":[],"headings":["target"]}',
+    "SSL": '{"data":[],"headings":["private_key","certificate","ca_cert"]}',
     "Bridge": '{"data":[],"headings":["name","datapath_type","ports"]}',
     "Port": '{"data":[],"headings":["_uuid","name"]}',
     "Interface": '{"data":[],"headings":["name","ifindex"]}',
@@ -43,6 +45,7 @@ EMPTY = {
 TWO_BRIDGES = {
     "Open_vSwitch": r'{"data":[[["map",[["a","x:\"y, {z}= $"]]]]],"headings":["external_ids"]}',
     "Manager": '{"data":[["ptcp:6640:127.0.0.1"],["ptcp:6641:127.0.0.1"]],"headings":["target"]}',
+    "SSL": '{"data":[],"headings":["private_key","certificate","ca_cert"]}',
     "Bridge": '{"data":[["br-two","netdev",["set",[["uuid","bfc6c3c7-de7f-41de-a6c5-5b2367892333"],'
     '["uuid","cc15f3e0-ad13-44e4-96a5-50745249ad08"]]]],'
     '["br-one","",["uuid","85162394-5d85-4942-b329-8b1da8de3674"]]],"headings":["name","datapath_type","ports"]}',
@@ -120,7 +123,7 @@ def state(tables: dict[str, str]) -> ovs_chassis.State:
 def planned(tables: dict[str, str], **wanted: Any) -> list[list[str]]:
     defaults = {"datapath_type": "system", "ports": [], "exclusive": False, "state": "present"}
     wanted["bridges"] = [defaults | bridge for bridge in wanted.get("bridges", [])]
-    commands, _, _ = ovs_chassis.plan(state(tables), {"external_ids": {}, "managers": None} | wanted)
+    commands, _, _ = ovs_chassis.plan(state(tables), {"external_ids": {}, "managers": None, "ssl": None} | wanted)
     return commands
 
 
@@ -163,6 +166,11 @@ def test_a_value_that_looks_like_notation_stays_text() -> None:
         ({"managers": ["ptcp:6640"]}, [["set-manager", "ptcp:6640"]]),
         # set-manager needs at least one.
         ({"managers": []}, [["del-manager"]]),
+        ({"ssl": {"private_key": "/etc/k", "certificate": "/etc/c", "ca_cert": "/etc/a"}}, []),
+        (
+            {"ssl": {"private_key": "/etc/k", "certificate": "/etc/c", "ca_cert": "/etc/b"}},
+            [["set-ssl", "/etc/k", "/etc/c", "/etc/b"]],
+        ),
         ({"bridges": [{"name": "br-int", "datapath_type": "netdev", "ports": []}]}, []),
         (
             {"bridges": [{"name": "br-int", "datapath_type": "system", "ports": []}]},

@@ -1,0 +1,88 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Who has which certificate for OVN's databases, and where they listen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from tests.render import rendering
+
+
+def text(sample: rendering.Sample, host: str, dest: str) -> str:
+    (found,) = [file.text for file in sample.files(host) if file.dest == dest]
+    assert found
+    return found
+
+
+def certificate(sample: rendering.Sample, host: str, dest: str) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(text(sample, host, dest).encode())
+
+
+def common_name(name: x509.Name) -> str:
+    (attribute,) = name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return str(attribute.value)
+
+
+def controller(sample: rendering.Sample) -> str:
+    return next(host for host in sample.hosts() if "controller" in sample.variables(host)["group_names"])
+
+
+def argument(sample: rendering.Sample, host: str, service: str, module: str) -> dict[str, Any]:
+    """Return the arguments of a check of a service."""
+    found = next(one for one in sample.services(host) if one["name"] == service)
+    return dict(next(check["args"] for check in found["checks"] if check["module"] == module))
+
+
+def test_a_chassis_has_a_certificate_in_its_name(sample: rendering.Sample) -> None:
+    for host in sample.hosts():
+        mine = certificate(sample, host, "/etc/ovn/chassis-cert.pem")
+        name = text(sample, host, "/etc/openvswitch/system-id.conf").strip()
+        assert common_name(mine.subject) == name
+        assert argument(sample, host, "ovn_chassis", "ovs_chassis")["external_ids"]["system-id"] == name
+        key = serialization.load_pem_private_key(text(sample, host, "/etc/ovn/chassis-key.pem").encode(), None)
+        assert key.public_key() == mine.public_key()
+    names = {text(sample, host, "/etc/openvswitch/system-id.conf") for host in sample.hosts()}
+    assert len(names) == len(sample.hosts())
+
+
+def test_a_chassis_can_be_no_server_and_reach_no_northbound_database(sample: rendering.Sample) -> None:
+    """Clients and the northbound server know the authority of servers and Neutron only."""
+    main = controller(sample)
+    servers = certificate(sample, main, "/etc/ovn/ca-cert.pem")
+    mine = certificate(sample, main, "/etc/ovn/chassis-cert.pem")
+    for path in ("/etc/ovn/server-cert.pem", "/etc/neutron/ovn-cert.pem"):
+        certificate(sample, main, path).verify_directly_issued_by(servers)
+    assert text(sample, main, "/etc/ovn/chassis-ca-cert.pem") == text(sample, main, "/etc/ovn/ca-cert.pem")
+    with pytest.raises(ValueError, match="Issuer"):
+        mine.verify_directly_issued_by(servers)
+    both = x509.load_pem_x509_certificates(text(sample, main, "/etc/ovn/clients-ca-certs.pem").encode())
+    assert both[0] == servers
+    mine.verify_directly_issued_by(both[1])
+    databases = argument(sample, main, "ovn_central", "ovn_databases")["databases"]
+    assert [one["ca_cert"] for one in databases] == ["/etc/ovn/ca-cert.pem", "/etc/ovn/clients-ca-certs.pem"]
+
+
+def test_only_the_port_of_chassis_is_reached_from_elsewhere(sample: rendering.Sample) -> None:
+    main = controller(sample)
+    databases = argument(sample, main, "ovn_central", "ovn_databases")["databases"]
+    connections = [one for found in databases for one in found["connections"]]
+    assert all(one["target"].startswith("pssl:") for one in connections)
+    (outside,) = [one for one in connections if not one["target"].endswith(":127.0.0.1")]
+    assert outside["role"] == "ovn-controller"
+
+
+@pytest.mark.parametrize("database", ["nb", "sb"])
+def test_a_run_that_moves_a_cloud_to_tls_serves_both(sample: rendering.Sample, database: str) -> None:
+    main = controller(sample)
+    name = f"ovn_central_{database}_connections"
+    with_tls, both = (
+        sample.templar(main, {"cloud_plain": plain}).template(sample.variables(main)[name]) for plain in (False, True)
+    )
+    assert both[:-1] == with_tls
+    assert both[-1]["target"].startswith("ptcp:664")
+    assert not both[-1].get("role")
