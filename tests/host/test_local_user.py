@@ -43,8 +43,12 @@ project = cloud.current_project_id
 def ask(*lines):
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect("/run/kilonova-memcached/nova/socket")
-        connection.sendall(b"".join(lines) + b"quit\\r\\n")
-        return b"".join(iter(lambda: connection.recv(65536), b""))
+        connection.settimeout(30)
+        connection.sendall(b"".join(lines))
+        answer = b""
+        while not answer.endswith((b"END\\r\\n", b"STORED\\r\\n")):
+            answer += connection.recv(65536)
+        return answer
 
 def values():
     found = {}
