@@ -75,7 +75,7 @@ options:
         description: Project of a login that names none. If omitted, any is accepted.
         type: str
       roles:
-        description: Roles that the user must have. Other roles of the user stay.
+        description: Roles that the user must have. Other roles of the user stay, unless O(users[].exact_roles) is set.
         type: list
         elements: dict
         default: []
@@ -88,6 +88,17 @@ options:
             description: Name of the role, listed or existing.
             type: str
             required: true
+      exact_roles:
+        description: >-
+          Whether to remove all other roles of the user, on projects, domains and the system. Roles of groups stay.
+        type: bool
+        default: false
+      options:
+        description: >-
+          Options of the user, such as C(ignore_lockout_failure_attempts); others stay. See
+          U(https://docs.openstack.org/api-ref/identity/v3/#create-user).
+        type: dict
+        default: {}
   services:
     description: Services that must be in the catalog.
     type: list
@@ -153,8 +164,9 @@ EXAMPLES = r"""
         email: root@localhost
         default_project: services
         roles:
-          - {project: services, role: admin}
           - {project: services, role: service}
+        exact_roles: true
+        options: {ignore_lockout_failure_attempts: true}
     services:
       - name: nova
         type: compute

@@ -16,8 +16,10 @@ description:
     succeeds even if it finds no host.
   - Reads Nova's databases directly, which takes milliseconds, and starts C(nova-manage) only for a change. It runs as
     the system user C(nova) with a private, temporary configuration.
-  - C(map_cell0) unquotes the URL before it stores it (C(_map_cell0) in nova/cmd/manage.py), which breaks passwords with
-    special characters. The module passes a URL that survives this, reads the mapping back and corrects it if necessary.
+  - Stores templates such as C({scheme}://{username}:{password}@{hostname}:{port}/nova) instead of URLs where host and
+    login are those of the first listed cell, which must be those in C(nova.conf). Nova fills them in from its
+    configuration (C(CellMapping._format_url) in nova/objects/cell_mapping.py), so that its database holds no password,
+    and a new password needs no change there.
   - C(discover_hosts) skips compute nodes that the cell's database marks as mapped. The module clears this mark where
     the mapping does not exist, such as after the API database was restored.
 options:
@@ -30,7 +32,9 @@ options:
     type: str
     required: true
   cells:
-    description: Cells other than cell0. Cells that are not listed stay as they are.
+    description: >-
+      Cells other than cell0, first the one whose database and message queue C(nova.conf) has. Cells that are not listed
+      stay as they are.
     type: list
     elements: dict
     default: []

@@ -179,7 +179,9 @@ class ActionModule(ActionBase):
             *ranges.check_addresses(found, known),
         ]
         notes += values.note_removed_options(found)
-        for name in sorted(known.secrets.union(self._arguments["secrets_names"]) & set(found)):
+        secrets = known.secrets.union(self._arguments["secrets_names"]) & set(found)
+        problems += secret_values.check_password_length(found, secrets)
+        for name in sorted(secrets):
             problems += secret_values.check_secret(name, found[name])
             notes += secret_values.note_secret(name, found[name])
         return problems, notes

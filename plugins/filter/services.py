@@ -279,9 +279,12 @@ def database_users(services: Iterable[Service], host: str) -> list[dict[str, Any
 
 
 def catalog_users(services: Iterable[Service], project: str, roles: Iterable[str]) -> list[dict[str, Any]]:
-    """Return the Keystone users of services, with these roles in the project."""
+    """Return the Keystone users of services, with these roles in the project and no others."""
+    held = {"roles": [{"project": project, "role": role} for role in roles], "exact_roles": True}
+    # Otherwise anybody locks a service out by failing to log in as it.
+    options = {"options": {"ignore_lockout_failure_attempts": True}}
     return [
-        user | {"default_project": project, "roles": [{"project": project, "role": role} for role in roles]}
+        user | {"default_project": project} | held | options
         for service in services
         for user in service.get("users", [])
     ]

@@ -155,11 +155,17 @@ def _user_changes(state: State, user: Entry) -> Iterator[Change]:
     found = state.find_user(user)
     if found is None:
         after = {"name": user["name"], "password": MASK, **wanted}
+        if user.get("options"):
+            after["options"] = user["options"]
         yield Change("user", "create", _label(user), after, name=user["name"], scope=scope)
         return
     names = {project["id"]: project["name"] for project in state.projects}
     current = {**found, "default_project": names.get(found.get("default_project_id"))}
     before, after = _differing(current, wanted)
+    # Keystone keeps options that a call leaves out.
+    options = _differing(found.get("options") or {}, user.get("options") or {})
+    if options[1]:
+        before["options"], after["options"] = options
     # Not tried for a user whose password this call has just set, nor for a disabled one, which gets it when enabled.
     if not state.passwords.get(found["id"], found["enabled"]):
         before["password"], after["password"] = f"{MASK} (old)", f"{MASK} (new)"
@@ -169,20 +175,49 @@ def _user_changes(state: State, user: Entry) -> Iterator[Change]:
 
 def _assignment_changes(state: State, user: Entry) -> Iterator[Change]:
     found = state.find_user(user)
-    held = {
-        (entry["scope"]["project"]["id"], entry["role"]["id"])
-        for entry in state.role_assignments
-        # Inherited assignments do not apply to the project itself.
-        if found and entry.get("user", {}).get("id") == found["id"] and "OS-INHERIT:inherited_to" not in entry["scope"]
-    }
+    user_id = found["id"] if found else None
+    # Assignments to groups have no user.
+    mine = [entry for entry in state.role_assignments if found and entry.get("user", {}).get("id") == user_id]
+    held = {grant_path(entry): entry for entry in mine}
+    listed = set()
     for project_name, role_name in dict.fromkeys((entry["project"], entry["role"]) for entry in user["roles"]):
         project = state.find_project(project_name, user["domain"])
         role = state.find_role(role_name)
-        if found and project and role and (project["id"], role["id"]) in held:
-            continue
+        if found and project and role:
+            path = grant_path({"scope": {"project": project}, "user": found, "role": role})
+            listed.add(path)
+            if path in held:
+                continue
         scope = {"user": user, "project": project_name, "role": role_name}
         label = f"of {_label(user)} to {project_name} as {role_name}"
         yield Change("assignment", "create", label, {"role": role_name}, name=user["name"], scope=scope)
+    if user["exact_roles"]:
+        for path in sorted(held.keys() - listed):
+            place, role_name = _place_and_role(state, held[path])
+            label = f"of {_label(user)} to {place} as {role_name}"
+            yield Change("assignment", "delete", label, before={"role": role_name}, identity=path)
+
+
+def _place_and_role(state: State, assignment: Entry) -> tuple[str, str]:
+    """Return the names of what an assignment is on, and of its role."""
+    scope, role = assignment["scope"], assignment["role"]["id"]
+    place = "the system"
+    for kind, entries, prefix in (("project", state.projects, ""), ("domain", state.domains, "domain ")):
+        if kind in scope:
+            names = {entry["id"]: entry["name"] for entry in entries}
+            place = prefix + str(names.get(scope[kind]["id"], scope[kind]["id"]))
+    return place, {entry["id"]: entry["name"] for entry in state.roles}.get(role, role)
+
+
+def grant_path(assignment: Entry) -> str:
+    """Return the path of a user's role assignment in the API. https://docs.openstack.org/api-ref/identity/v3/#roles."""
+    scope = assignment["scope"]
+    kind = next(kind for kind in ("project", "domain", "system") if kind in scope)
+    place = "/system" if kind == "system" else f"/{kind}s/{scope[kind]['id']}"
+    path = f"{place}/users/{assignment['user']['id']}/roles/{assignment['role']['id']}"
+    # Set by a grant that applies only to the projects below.
+    inherited = "OS-INHERIT:inherited_to" in scope
+    return f"/OS-INHERIT{path}/inherited_to_projects" if inherited else path
 
 
 def _service_changes(state: State, service: Entry, region: str) -> Iterator[Change]:

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ansible.module_utils.kilonova.config.urls import masked_url
 from ansible.module_utils.kilonova.database.mariadb import NO_SUCH_TABLE, error_code, rows
@@ -48,10 +49,11 @@ class Host:
 
 @dataclass(frozen=True)
 class CellChange:
-    """One mapping to create or correct. ``before`` is None where none exists."""
+    """One mapping to create or correct. ``before`` is None where none exists; ``cell`` has no templates."""
 
     before: Cell | None
     after: Cell
+    cell: Cell
 
     @property
     def text(self) -> str:
@@ -119,21 +121,42 @@ def tables_missing(error: Exception) -> bool:
     return error_code(error) == NO_SUCH_TABLE
 
 
-def plan_cells(mapped: list[Cell], wanted: list[Cell]) -> list[CellChange]:
-    """Return the mappings to create or correct. Raises AmbiguousCell."""
+def plan_cells(mapped: list[Cell], wanted: list[Cell], local: Cell) -> list[CellChange]:
+    """Return the mappings to create or correct, where ``local`` is what nova.conf has. Raises AmbiguousCell."""
     changes = []
     for cell in wanted:
-        found = find_cell(mapped, cell)
-        if found is None:
-            changes.append(CellChange(None, cell))
-            continue
-        after = Cell(cell.name, cell.connection, cell.transport_url, found.uuid)
+        mapping = mapping_of(cell, local)
+        found = find_cell(mapped, cell, mapping)
+        after = replace(mapping, uuid=found.uuid) if found else mapping
         if found != after:
-            changes.append(CellChange(found, after))
+            changes.append(CellChange(found, after, cell))
     return changes
 
 
-def find_cell(mapped: list[Cell], cell: Cell) -> Cell | None:
+def mapping_of(cell: Cell, local: Cell) -> Cell:
+    """Return a cell as Nova's database is to hold it: without the parts of URLs that are those of nova.conf."""
+    connection = template_of(cell.connection, local.connection)
+    if cell.transport_url == CELL0_TRANSPORT:
+        return replace(cell, connection=connection)
+    return replace(cell, connection=connection, transport_url=template_of(cell.transport_url, local.transport_url))
+
+
+def template_of(url: str, local: str) -> str:
+    """Return a template from which Nova makes a URL: https://docs.openstack.org/nova/2025.1/admin/cells.html.
+
+    Nova fills in the parts of the URL in its configuration, ``local``. The URL stays where login or hosts differ.
+    """
+    parts, same = urlsplit(url), urlsplit(local)
+    if (parts.scheme, parts.netloc) != (same.scheme, same.netloc):
+        return url
+    members = parts.netloc.split(",")
+    numbers = [""] if len(members) == 1 else [str(number) for number in range(1, len(members) + 1)]
+    places = ",".join(f"{{username{n}}}:{{password{n}}}@{{hostname{n}}}:{{port{n}}}" for n in numbers)
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{{scheme}}://{places}{parts.path}{query}"
+
+
+def find_cell(mapped: list[Cell], cell: Cell, mapping: Cell) -> Cell | None:
     """Return the mapping of a cell, by UUID, name or database. Raises AmbiguousCell."""
     if cell.uuid:
         return next((found for found in mapped if found.uuid == cell.uuid), None)
@@ -144,14 +167,9 @@ def find_cell(mapped: list[Cell], cell: Cell) -> Cell | None:
             f"{len(by_name)} cells are called {cell.name}: {uuids}. Delete those without hosts "
             "(nova-manage cell_v2 list_hosts, delete_cell --cell_uuid)"
         )
-    by_database = [found for found in mapped if found.connection == cell.connection and found.uuid != CELL0_UUID]
+    same = {cell.connection, mapping.connection}
+    by_database = [found for found in mapped if found.connection in same and found.uuid != CELL0_UUID]
     return next(iter([*by_name, *by_database]), None)
-
-
-def before_map_cell0(connection: str) -> str:
-    """Return the URL from which map_cell0 makes the wanted one: it appends _cell0 and unquotes the whole URL."""
-    base, mark, query = connection.partition("?")
-    return (base.removesuffix("_cell0") + mark + query).replace("%", "%25")
 
 
 def waiting_for(expected: list[str], mapped: set[str], hosts: dict[str, Host]) -> list[str]:

@@ -51,6 +51,10 @@ class IdentityApi:
         """Give a user a role on a project. Raises IdentityError."""
         self._call("PUT", f"/projects/{project}/users/{user}/roles/{role}")
 
+    def revoke(self, path: str) -> None:
+        """Remove a role assignment, given by its path, if it exists. Raises IdentityError."""
+        self._call("DELETE", path, accept=(NOT_FOUND,))
+
     def password_is(self, user: str, password: str) -> bool:
         """Return whether a user can log in with a password, without scope. Raises IdentityError."""
         cached = TokenFile(f"{self.url} {user} {password}")

@@ -54,7 +54,9 @@ ARGUMENT_SPEC: dict[str, Any] = {
             "description": _TEXT,
             "domain": _DOMAIN,
             "default_project": _TEXT,
+            "options": {"type": "dict", "default": {}},
             "roles": _entries({"project": _NAME, "role": _NAME}),
+            "exact_roles": {"type": "bool", "default": False},
         }
     ),
     "services": _entries(
@@ -89,6 +91,9 @@ def read_state(api: IdentityApi, pool: ThreadPoolExecutor, params: dict[str, Any
     named = [state.find_project(role["project"], user["domain"]) for user in params["users"] for role in user["roles"]]
     projects = {found["id"] for found in named if found}
     lists = [pool.submit(api.list, "role_assignments", **{"scope.project.id": project}) for project in sorted(projects)]
+    # Those of other projects, of domains and of the system.
+    exact = [found["id"] for user in params["users"] if user["exact_roles"] and (found := state.find_user(user))]
+    lists += [pool.submit(api.list, "role_assignments", **{"user.id": user}) for user in exact]
     state.role_assignments = [entry for call in lists for entry in call.result()]
     state.passwords = {identity: call.result() for identity, call in tries.items()}
     return state
@@ -96,7 +101,9 @@ def read_state(api: IdentityApi, pool: ThreadPoolExecutor, params: dict[str, Any
 
 def apply_change(api: IdentityApi, state: State, change: Change) -> None:
     """Make one change, and add what it creates to the state. Raises IdentityError."""
-    if change.action == "delete":
+    if change.action == "delete" and change.kind == "assignment":
+        api.revoke(str(change.identity))
+    elif change.action == "delete":
         api.delete(change.kind, str(change.identity))
     elif change.kind == "assignment":
         api.assign(*resolve(state, change))

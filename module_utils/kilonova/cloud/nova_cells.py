@@ -19,7 +19,6 @@ from ansible.module_utils.kilonova.cloud.cells import (
     Cell,
     CellChange,
     Host,
-    before_map_cell0,
     diff_of,
     find_cell,
     missing_message,
@@ -70,16 +69,14 @@ class NovaManage:
         # Masked, so that calls with an old and a new password share a lock.
         self.key = masked_url(api_connection)
 
-    def __call__(
-        self, cell: Cell, *arguments: str, connection: str | None = None, unless: Callable[[], object] | None = None
-    ) -> str:
-        """Run a cell_v2 command that reads a cell's URLs from the configuration. Raises ToolError.
+    def __call__(self, cell: Cell, *arguments: str, unless: Callable[[], object] | None = None) -> str:
+        """Run a cell_v2 command with a cell's URLs in the configuration. Raises ToolError.
 
         ``unless`` is called with the lock held: an interrupted run's nova-manage may have done the work meanwhile.
         """
         tool = ServiceTool("nova", f"nova-{cell.name}", self.key, TOOL_SECONDS)
-        # nova-manage stores the cell's URL as the configuration has it, so that one cannot refer to a login file.
-        databases = {"api_database": (self.api_connection, "file"), "database": (connection or cell.connection, "url")}
+        # nova-manage may store the cell's URL as the configuration has it, so that one cannot refer to a login file.
+        databases = {"api_database": (self.api_connection, "file"), "database": (cell.connection, "url")}
         settings = {"DEFAULT": {"use_stderr": "true"}}
         if cell.uuid != CELL0_UUID:
             settings["DEFAULT"]["transport_url"] = cell.transport_url
@@ -90,17 +87,20 @@ class NovaManage:
 
     def apply(self, change: CellChange, api: Connection) -> None:
         """Create or correct one mapping. Raises ToolError."""
-        cell = change.after
+        cell, mapping = change.cell, change.after
+        # A URL with a password is read from the configuration instead.
+        urls = ["--database_connection", mapping.connection] if mapping.connection != cell.connection else []
         if change.before is None and cell.uuid == CELL0_UUID:
-            self(cell, "map_cell0", connection=before_map_cell0(cell.connection))
-            if find_cell(read_cells(api), cell) == cell:
+            self(cell, "map_cell0", *urls)
+            if urls:
                 return
-        elif change.before is None:
-            self(cell, "create_cell", "--name", cell.name, unless=lambda: find_cell(read_cells(api), cell))
-            return
-        # On the command line, because oslo.messaging has no driver "none" to accept it in the configuration.
-        transport = ["--transport-url", CELL0_TRANSPORT] if cell.uuid == CELL0_UUID else []
-        self(cell, "update_cell", "--cell_uuid", cell.uuid, "--name", cell.name, *transport)
+        if mapping.transport_url != cell.transport_url or cell.uuid == CELL0_UUID:
+            urls += ["--transport-url", mapping.transport_url]
+        if change.before is None:
+            arguments = ["create_cell", "--name", cell.name, *urls]
+            self(cell, *arguments, unless=lambda: find_cell(read_cells(api), cell, mapping))
+        else:
+            self(cell, "update_cell", "--cell_uuid", mapping.uuid, "--name", cell.name, *urls)
 
 
 class Databases:
@@ -133,6 +133,11 @@ def open_databases(api_connection: str, cells: list[Cell], dry_run: bool) -> Ite
 
         api = connection(api_connection)
         yield Databases(api, {cell.name: connection(cell.connection) for cell in cells if cell.uuid != CELL0_UUID})
+
+
+def local_cell(cells: list[Cell]) -> Cell:
+    """Return the cell whose URLs nova.conf has: the first one after cell0."""
+    return cells[min(1, len(cells) - 1)]
 
 
 def apply_change(manage: NovaManage, change: CellChange, api_connection: str) -> None:
@@ -196,7 +201,7 @@ def look(module: AnsibleModule, cells: list[Cell]) -> dict[str, Any]:
         mapped, hosts = read_mapped_hosts(databases.api), databases.hosts()
     for cell in cells:
         try:
-            changes += plan_cells(existing, [cell])
+            changes += plan_cells(existing, [cell], local_cell(cells))
         except AmbiguousCell as error:
             needs_you.append(str(error))
     missing = waiting_for(expected, mapped, hosts)
@@ -216,12 +221,12 @@ def converge(module: AnsibleModule, cells: list[Cell]) -> dict[str, Any]:
     params = module.params
     manage = NovaManage(params["api_connection"])
     with open_databases(params["api_connection"], cells, dry_run=False) as databases:
-        changes = plan_cells(read_cells(databases.api), cells)
+        changes = plan_cells(read_cells(databases.api), cells, local_cell(cells))
         # nova-manage takes seconds of one CPU to start.
         with ThreadPoolExecutor() as pool:
             for call in [pool.submit(apply_change, manage, change, params["api_connection"]) for change in changes]:
                 call.result()
-        rest = plan_cells(read_cells(databases.api), cells) if changes else []
+        rest = plan_cells(read_cells(databases.api), cells, local_cell(cells)) if changes else []
         if rest:
             again = "; ".join(change.text for change in rest)
             raise ToolError(f"nova-manage succeeded, yet is needed again to {again}")

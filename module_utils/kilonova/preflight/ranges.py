@@ -30,6 +30,8 @@ LIMITS = {
     "preflight_minimum_memory_mib": NOT_NEGATIVE,
     "preflight_minimum_disk_mib": NOT_NEGATIVE,
     "preflight_minimum_disk_deployed_mib": NOT_NEGATIVE,
+    # Passwords that are generated must be long enough.
+    "keystone_password_length": Limits(1, 32),
     # A generated secrets_pki_seed must be long enough.
     "secrets_length": Limits(32, 255),
 }

@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from ansible.module_utils.kilonova.preflight.messages import HIDDEN, Facts, message
 from ansible.module_utils.kilonova.preflight.values import kind_of
 
 SHORTEST = 8
 RECOMMENDED = 12
+LENGTH = "keystone_password_length"
 SEED, SHORTEST_SEED = "secrets_pki_seed", 32
 # Empty turns the login by password off.
 MAY_BE_EMPTY = {"guest_image_console_password"}
@@ -42,6 +43,24 @@ def check_secret(name: str, value: object) -> list[str]:
         why = f"it has fewer than {shortest(name)} characters and is easily guessed"
         return [message(name, HIDDEN, why, f"Write a longer random text, {GENERATE}")]
     return []
+
+
+def check_password_length(values: Mapping[str, object], secrets: Collection[str]) -> list[str]:
+    """Report passwords that Keystone would refuse because of keystone_password_length."""
+    text = str(values.get(LENGTH, ""))
+    least = int(text) if text.isdigit() else SHORTEST
+    passwords = {name: values.get(name) for name in sorted(secrets) if name.endswith("_password")}
+    users = values.get("catalog_users")
+    for user in users if isinstance(users, list) else []:
+        if isinstance(user, Mapping):
+            passwords[f"catalog_users, password of {user.get('name')}"] = user.get("password")
+    why = f"it has fewer than {least} characters, which {LENGTH} requires"
+    return [
+        message(name, HIDDEN, why, "Write a longer random text")
+        for name, value in passwords.items()
+        # check_secret reports others.
+        if isinstance(value, str) and value and len(value) < least and (least > SHORTEST or name not in secrets)
+    ]
 
 
 def note_secret(name: str, value: object) -> list[str]:

@@ -37,6 +37,9 @@ class Keystone(ThreadingHTTPServer):
             **{name: {} for name in ("regions", "projects", "users", "services", "endpoints")},
         }
         self.assignments: set[tuple[str, str, str]] = set()
+        # In the domain, of the system, and inherited.
+        self.further_assignments: list[dict[str, Any]] = []
+        self.revoked: list[str] = []
         self.passwords: dict[str, str] = {}
         # User and password of each token's login; Keystone revokes tokens when the password changes.
         self.tokens: dict[str, tuple[str, str]] = {}
@@ -83,12 +86,18 @@ class Handler(BaseHTTPRequestHandler):
                 {"scope": {"project": {"id": project}}, "user": {"id": user}, "role": {"id": role}}
                 for project, user, role in server.assignments
             ]
-            return 200, {kind: entries}
+            return 200, {kind: [*entries, *server.further_assignments]}
         if self.command == "GET":
             return 200, {kind: list(server.data[kind].values())}
         server.writes.append(f"{self.command} {kind}")
         if self.command == "PUT":
             server.assignments.add((path[1], path[3], path[5]))
+            return 204, None
+        if self.command == "DELETE" and "roles" in path:
+            server.revoked.append("/".join(path))
+            server.further_assignments.clear()
+            if kind == "projects":
+                server.assignments.discard((path[1], path[3], path[5]))
             return 204, None
         if self.command == "DELETE":
             return (204, None) if server.data[kind].pop(path[1], None) else (404, {"error": {"message": "gone"}})
@@ -125,14 +134,16 @@ def tokens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def wanted(**changes: Any) -> dict[str, Any]:
-    user = {
+    user: dict[str, Any] = {
         "name": "nova",
         "password": UGLY,
         "email": "root@localhost",
         "description": None,
         "domain": "Default",
         "default_project": "services",
+        "options": {},
         "roles": [{"project": "services", "role": "admin"}, {"project": "services", "role": "service"}],
+        "exact_roles": False,
     }
     service = {
         "name": "nova",
@@ -226,6 +237,45 @@ def test_duplicates_are_removed_and_others_left(keystone: Keystone) -> None:
     ]
     assert "e-two" in keystone.data["endpoints"]
     assert "services0" in keystone.data["services"]
+
+
+def test_needless_roles_are_removed_from_users_with_exact_roles_only(keystone: Keystone) -> None:
+    converge(keystone, wanted())
+    holder = {"user": {"id": "users0"}, "role": {"id": "r-admin"}}
+    keystone.further_assignments = [
+        {"scope": {"domain": {"id": "default"}}, **holder},
+        {"scope": {"system": {"all": True}}, **holder},
+        {"scope": {"project": {"id": "projects0"}, "OS-INHERIT:inherited_to": "projects"}, **holder},
+        {"scope": {"system": {"all": True}}, "group": {"id": "g"}, "role": {"id": "r-admin"}},
+    ]
+    assert converge(keystone, wanted()) == []
+    params = wanted()
+    params["users"][0] |= {"exact_roles": True, "roles": [{"project": "services", "role": "service"}]}
+    assert converge(keystone, params) == [
+        "delete assignment of nova to services as admin",
+        "delete assignment of nova to domain Default as admin",
+        "delete assignment of nova to services as admin",
+        "delete assignment of nova to the system as admin",
+    ]
+    assert sorted(keystone.revoked) == [
+        "OS-INHERIT/projects/projects0/users/users0/roles/r-admin/inherited_to_projects",
+        "domains/default/users/users0/roles/r-admin",
+        "projects/projects0/users/users0/roles/r-admin",
+        "system/users/users0/roles/r-admin",
+    ]
+    assert converge(keystone, params) == []
+
+
+def test_options_of_a_user_are_set_and_others_stay(keystone: Keystone) -> None:
+    params = wanted()
+    params["users"][0]["options"] = {"ignore_lockout_failure_attempts": True}
+    converge(keystone, params)
+    user = keystone.data["users"]["users0"]
+    assert user["options"] == {"ignore_lockout_failure_attempts": True}
+    user["options"] = {"ignore_lockout_failure_attempts": False, "multi_factor_auth_enabled": True}
+    assert converge(keystone, params) == ["update user nova"]
+    user["options"]["multi_factor_auth_enabled"] = True
+    assert converge(keystone, params) == []
 
 
 def test_a_disabled_user_is_enabled_with_the_password_and_not_logged_in(keystone: Keystone) -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 from ansible.module_utils.basic import AnsibleModule
@@ -22,8 +22,8 @@ from ansible.module_utils.kilonova.cloud.cells import (
     AmbiguousCell,
     Cell,
     Host,
-    before_map_cell0,
     diff_of,
+    mapping_of,
     missing_message,
     plan_cells,
     unmapped,
@@ -37,47 +37,66 @@ from ansible.module_utils.testing import patch_module_args
 UGLY = "@:/%$#'\"\\ "
 ZERO = Cell("cell0", database_url("nova", UGLY, "db", "nova_cell0"), CELL0_TRANSPORT, CELL0_UUID)
 ONE = Cell("cell1", database_url("nova", UGLY, "db", "nova"), transport_url("openstack", UGLY, "mq"))
-ONE_MAPPED = replace(ONE, uuid="u1")
+SERVER = "{scheme}://{username}:{password}@{hostname}:{port}"
+ZERO_MAPPED = replace(ZERO, connection=f"{SERVER}/nova_cell0")
+ONE_MAPPED = Cell("cell1", f"{SERVER}/nova", f"{SERVER}/", "u1")
 
 
 def test_a_converged_mapping_needs_nothing() -> None:
-    assert plan_cells([ZERO, ONE_MAPPED], [ZERO, ONE]) == []
+    assert plan_cells([ZERO_MAPPED, ONE_MAPPED], [ZERO, ONE], ONE) == []
 
 
 def test_missing_cells_are_mapped() -> None:
-    changes = plan_cells([], [ZERO, ONE])
+    changes = plan_cells([], [ZERO, ONE], ONE)
     assert [change.text for change in changes] == ["map cell0", "map cell1"]
 
 
-def test_other_urls_are_corrected_and_their_passwords_hidden() -> None:
-    old = replace(ONE_MAPPED, transport_url=transport_url("openstack", "old", "mq"))
-    changes = plan_cells([ZERO, old], [ZERO, ONE])
-    assert [change.text for change in changes] == ["correct the transport URL of cell1"]
-    assert changes[0].after.uuid == "u1"
+def test_urls_with_passwords_are_replaced_by_templates_and_hidden() -> None:
+    old = replace(ONE_MAPPED, connection=ONE.connection, transport_url=transport_url("openstack", "old", "mq"))
+    changes = plan_cells([ZERO_MAPPED, old], [ZERO, ONE], ONE)
+    assert [change.text for change in changes] == ["correct the database connection and transport URL of cell1"]
+    assert changes[0].after == ONE_MAPPED
     diff = diff_of(changes, ["c1"])
     assert diff["before"] == {
-        "cell1": {"transport URL": "rabbit://openstack:***@mq:5672/ (old password)"},
+        "cell1": {
+            "database connection": "mysql+pymysql://nova:***@db:3306/nova",
+            "transport URL": "rabbit://openstack:***@mq:5672/",
+        },
         "mapped hosts": [],
     }
     assert diff["after"]["mapped hosts"] == ["c1"]
     assert "%40" not in repr((diff, changes))
 
 
+def test_a_template_becomes_the_url_again() -> None:
+    """Nova formats it with the parts of the URL in its configuration (CellMapping._format_url)."""
+    brokers = transport_url("openstack", UGLY, ["mq1", "mq2"], "nova")
+    query = database_url("nova", UGLY, "db", "nova", charset="utf8")
+    cell = Cell("cell1", query, brokers)
+    mapping = mapping_of(cell, cell)
+    assert UGLY not in unquote(mapping.connection + mapping.transport_url)
+    parts = urlsplit(query)
+    named = {name: getattr(parts, name) for name in ("scheme", "username", "password", "hostname", "port")}
+    assert mapping.connection.format(**named) == query
+    login = {"username": "openstack", "password": quote(UGLY, safe=""), "port": "5672"}
+    numbered = {f"{name}{n}": value for n in (1, 2) for name, value in {**login, "hostname": f"mq{n}"}.items()}
+    assert mapping.transport_url.format(scheme="rabbit", **numbered) == brokers
+
+
+def test_a_cell_on_another_server_keeps_its_url() -> None:
+    other = Cell("cell2", database_url("nova", UGLY, "db2", "nova_cell2"), transport_url("openstack", UGLY, "mq2"))
+    assert mapping_of(other, ONE) == other
+    assert mapping_of(ZERO, ONE) == ZERO_MAPPED
+
+
 def test_a_renamed_cell_is_recognised_by_its_database() -> None:
-    changes = plan_cells([ZERO, replace(ONE_MAPPED, name="")], [ZERO, ONE])
+    changes = plan_cells([ZERO_MAPPED, replace(ONE_MAPPED, name="")], [ZERO, ONE], ONE)
     assert [(change.text, change.after.uuid) for change in changes] == [("correct the name of cell1", "u1")]
 
 
 def test_ambiguous_cells_are_an_error() -> None:
     with pytest.raises(AmbiguousCell, match="2 cells are called cell1: u1, u2"):
-        plan_cells([ONE_MAPPED, replace(ONE_MAPPED, uuid="u2")], [ONE])
-
-
-@pytest.mark.parametrize("password", [UGLY, "plain", "%41", "a b+c"])
-def test_map_cell0_makes_the_wanted_url(password: str) -> None:
-    wanted = database_url("nova", password, "db", "nova_cell0")
-    # nova/cmd/manage.py appends to the database's name and unquotes the whole URL.
-    assert unquote(before_map_cell0(wanted) + "_cell0") == wanted
+        plan_cells([ONE_MAPPED, replace(ONE_MAPPED, uuid="u2")], [ONE], ONE)
 
 
 def test_hosts_are_waited_for_until_they_have_a_compute_node() -> None:
@@ -142,10 +161,10 @@ def test_a_dry_run_says_which_hosts_are_unmapped(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     registered = Host("c1", "cell1", has_node=True)
-    result = look(monkeypatch, capsys, {"c0"}, [registered], [ZERO, ONE_MAPPED])
+    result = look(monkeypatch, capsys, {"c0"}, [registered], [ZERO_MAPPED, ONE_MAPPED])
     assert (result["changed"], result["hosts"], result["unmapped"]) == (True, ["c1", "c2"], ["c1", "c2"])
     assert (result["mapped"], result["missing"]) == (["c0", "c1"], ["c2"])
-    result = look(monkeypatch, capsys, {"c1", "c2"}, [registered], [ZERO, ONE_MAPPED])
+    result = look(monkeypatch, capsys, {"c1", "c2"}, [registered], [ZERO_MAPPED, ONE_MAPPED])
     assert (result["changed"], result["hosts"], result["unmapped"]) == (False, [], [])
     assert "needs_you" not in result
 

@@ -54,6 +54,19 @@ def test_short_secret(name: str, least: int) -> None:
     ]
 
 
+def test_passwords_shorter_than_keystone_accepts() -> None:
+    users = [{"name": "robot", "password": "x" * 11}, {"name": "other", "password": "x" * 12}]
+    values = {"keystone_password_length": 12, "nova_password": "x" * 11, "catalog_users": users}
+    assert secret_values.check_password_length(values, ["nova_password"]) == [
+        f"{name} = (hidden): it has fewer than 12 characters, which keystone_password_length requires. Write a longer "
+        "random text."
+        for name in ("nova_password", "catalog_users, password of robot")
+    ]
+    # The least length of a secret is reported elsewhere.
+    assert secret_values.check_password_length({"nova_password": "short"}, ["nova_password"]) == []
+    assert secret_values.check_password_length({"catalog_users": [{"name": "robot", "password": "a"}]}, []) != []
+
+
 def test_secret_that_is_rather_short_is_a_note() -> None:
     assert secret_values.note_secret("nova_password", "x" * 11) == [
         "nova_password = (hidden): it has fewer than 12 characters. A longer one is harder to guess."

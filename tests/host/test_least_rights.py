@@ -1,0 +1,127 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the credentials of a service open, for somebody who took its host over, and what a stranger's guesses do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+# The file that holds the Keystone credentials of a service, and the section.
+CREDENTIALS = {
+    "glance": ("/etc/glance/glance-api.conf", "keystone_authtoken"),
+    "neutron": ("/etc/neutron/neutron.conf", "keystone_authtoken"),
+    "nova": ("/etc/nova/nova.conf", "service_user"),
+    "placement": ("/etc/placement/placement.conf", "keystone_authtoken"),
+}
+# Calls that only administrators may make: the endpoint type, the method and the path.
+ADMINISTRATION = [
+    ("identity", "GET", "/users"),
+    ("identity", "GET", "/role_assignments"),
+    ("identity", "GET", "/projects"),
+    ("compute", "GET", "/servers?all_tenants=1"),
+    ("compute", "GET", "/os-hypervisors"),
+    ("compute", "GET", "/os-services"),
+    ("image", "POST", "/v2/images"),
+    ("network", "POST", "/v2.0/networks"),
+]
+AS_SERVICE = """
+import oslo_config.cfg as cfg
+from keystoneauth1 import loading
+from openstack.connection import Connection
+
+path, section, calls = ARGUMENTS
+conf = cfg.ConfigOpts()
+conf(["--config-file", path], project="kilonova-test", default_config_dirs=[])
+loading.register_auth_conf_options(conf, section)
+loading.register_session_conf_options(conf, section)
+auth = loading.load_auth_from_conf_options(conf, section)
+session = loading.load_session_from_conf_options(conf, section, auth=auth)
+found = {"roles": sorted(auth.get_access(session).role_names)}
+found["calls"] = [
+    session.request(path, method, endpoint_filter={"service_type": kind}, raise_exc=False,
+                    json={"name": "x", "network": {"name": "x"}} if method == "POST" else None).status_code
+    for kind, method, path in calls
+]
+print(json.dumps(found))
+"""
+FORBIDDEN = 403
+
+
+@pytest.mark.parametrize("service", CREDENTIALS)
+def test_a_service_does_not_administer_the_cloud(run_python: Callable[..., Any], service: str) -> None:
+    found = run_python(AS_SERVICE, *CREDENTIALS[service], ADMINISTRATION)
+    assert found["roles"] == ["service"]
+    allowed = [call for call, status in zip(ADMINISTRATION, found["calls"], strict=True) if status != FORBIDDEN]
+    assert allowed == []
+
+
+def test_service_users_hold_no_other_role_anywhere(on_cloud: Callable[..., Any]) -> None:
+    script = """
+answer = cloud.session.get("/role_assignments?include_names=1", endpoint_filter={"service_type": "identity"}).json()
+print(json.dumps([[entry["user"]["name"], entry["role"]["name"]] for entry in answer["role_assignments"]
+                  if entry.get("user", {}).get("name") in ARGUMENTS]))
+"""
+    assert sorted(on_cloud(script, *CREDENTIALS)) == [[name, "service"] for name in sorted(CREDENTIALS)]
+
+
+def test_the_database_of_cells_holds_no_password(host: Any) -> None:
+    found = host.check_output(
+        "mariadb --batch --skip-column-names --execute"
+        " 'SELECT database_connection, transport_url FROM nova_api.cell_mappings'"
+    )
+    urls = [url for line in found.splitlines() for url in line.split("\t")]
+    assert len(urls) == 4
+    assert [url for url in urls if url != "none:///" and ":{password" not in url] == []
+
+
+def test_guesses_lock_a_user_and_not_the_administrator(on_cloud: Callable[..., Any]) -> None:
+    script = """
+import secrets
+
+def login(user, password):
+    identity = {"methods": ["password"],
+                "password": {"user": {"name": user, "domain": {"name": "Default"}, "password": password}}}
+    return cloud.session.post(cloud.config.get_auth_args()["auth_url"] + "/auth/tokens", authenticated=False,
+                              raise_exc=False, json={"auth": {"identity": identity}}).status_code
+
+name, password = "kn-locked", secrets.token_hex(16)
+cloud.delete_user(name)
+user = cloud.identity.create_user(name=name, password=password)
+try:
+    before = login(name, password)
+    guesses = [login(one, "not-the-password") for one in (name, "admin") for _ in range(6)]
+    print(json.dumps([before, sorted(set(guesses)), login(name, password),
+                      login("admin", cloud.config.get_auth_args()["password"])]))
+finally:
+    cloud.identity.delete_user(user)
+"""
+    assert on_cloud(script) == [201, [401], 401, 201]
+
+
+def test_keystone_refuses_a_password_that_is_easily_guessed(on_cloud: Callable[..., Any]) -> None:
+    script = """
+answer = cloud.session.post("/users", endpoint_filter={"service_type": "identity"}, raise_exc=False,
+                            json={"user": {"name": "kn-weak", "password": "a"}})
+print(json.dumps([answer.status_code, answer.text]))
+"""
+    status, text = on_cloud(script)
+    assert status == 400 and "at least 8 characters" in text
+
+
+def test_tokens_survive_the_rotation_of_their_keys(host: Any, on_cloud: Callable[..., Any]) -> None:
+    script = """
+import subprocess
+token = cloud.session.get_token()
+subprocess.run(["systemctl", "start", "kilonova-fernet-rotate.service"], check=True)
+print(json.dumps([cloud.session.get("/auth/tokens", endpoint_filter={"service_type": "identity"}, raise_exc=False,
+                                    headers={"X-Subject-Token": token}).status_code,
+                  cloud.session.auth.get_access(cloud.session).auth_token == token]))
+"""
+    keys = "ls /etc/keystone/fernet-keys"
+    before = max(map(int, host.check_output(keys).split()))
+    assert on_cloud(script) == [200, True]
+    assert max(map(int, host.check_output(keys).split())) == before + 1
+    assert host.check_output("systemctl is-active kilonova-fernet-rotate.timer") == "active"
