@@ -278,13 +278,12 @@ def database_users(services: Iterable[Service], host: str) -> list[dict[str, Any
     return list(users.values())
 
 
-def catalog_users(services: Iterable[Service], project: str, roles: Iterable[str]) -> list[dict[str, Any]]:
-    """Return the Keystone users of services, with these roles in the project and no others."""
-    held = {"roles": [{"project": project, "role": role} for role in roles], "exact_roles": True}
+def catalog_users(services: Iterable[Service], project: str, role: str) -> list[dict[str, Any]]:
+    """Return the Keystone users of services, with this role and their own in the project and no others."""
     # Otherwise anybody locks a service out by failing to log in as it.
-    options = {"options": {"ignore_lockout_failure_attempts": True}}
+    common = {"default_project": project, "exact_roles": True, "options": {"ignore_lockout_failure_attempts": True}}
     return [
-        user | {"default_project": project} | held | options
+        user | common | {"roles": [{"project": project, "role": name} for name in (role, *user.get("roles", []))]}
         for service in services
         for user in service.get("users", [])
     ]

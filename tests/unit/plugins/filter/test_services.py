@@ -262,7 +262,7 @@ def test_a_database_user_is_granted_every_database_that_names_it() -> None:
 
 
 def test_keystone_users_get_their_roles_in_the_services_project() -> None:
-    users = filters.catalog_users(SERVICES, "services", ["service"])
+    users = filters.catalog_users(SERVICES, "services", "service")
     common = {
         "default_project": "services",
         "roles": [{"project": "services", "role": "service"}],
@@ -273,6 +273,9 @@ def test_keystone_users_get_their_roles_in_the_services_project() -> None:
         {"name": "glance", "password": "g", "email": "root@localhost", **common},
         {"name": "nova", "password": ODD, **common},
     ]
+    further = [{"users": [{"name": "neutron", "roles": ["nova-admin"]}]}]
+    (neutron,) = filters.catalog_users(further, "services", "service")
+    assert [entry["role"] for entry in neutron["roles"]] == ["service", "nova-admin"]
     assert NOVA["users"] == [{"name": "nova", "password": ODD}], "the service map itself is not changed"
 
 
