@@ -91,7 +91,7 @@ EXAMPLES = r"""
     cells:
       - name: cell1
         connection: "{{ 'nova' | database_url(nova_database_password, '192.0.2.10', 'nova') }}"
-        transport_url: "{{ 'openstack' | transport_url(rabbitmq_password, '192.0.2.10') }}"
+        transport_url: "{{ 'openstack' | transport_url(nova_messaging_password, '192.0.2.10') }}"
     expected_hosts: [compute1, compute2]
 """
 

@@ -9,15 +9,20 @@ module: rabbitmq_definitions
 short_description: Keep users, permissions and virtual hosts of RabbitMQ as its definitions file says
 version_added: "0.1.0"
 description:
-  - Compares users with the hashes of their passwords and their tags, permissions, and virtual hosts with a definitions
-    file, and imports the file if something differs. RabbitMQ itself reads the file only when it starts.
-  - Deletes nothing. What the file does not have is returned in RV(foreign).
+  - Compares users with the hashes of their passwords and their tags, permissions, topic permissions, and virtual hosts
+    with a definitions file, and imports the file if something differs. RabbitMQ itself reads the file when it starts.
+  - Deletes only the users in O(absent_users). What else the file does not have is returned in RV(foreign).
 author: The Kilonova authors (@kilonova)
 options:
   file:
     description: Absolute path of the definitions file.
     type: path
     default: /etc/rabbitmq/definitions.json
+  absent_users:
+    description: Names of users to delete with their permissions. RabbitMQ closes their connections.
+    type: list
+    elements: str
+    default: []
   timeout:
     description: Seconds to wait for RabbitMQ, which may be starting. A dry run asks once.
     type: int
@@ -38,17 +43,22 @@ EXAMPLES = r"""
 - name: Keep users and permissions
   rabbitmq_definitions:
     file: /etc/rabbitmq/definitions.json
+
+- name: Keep accounts, and delete one of an earlier version
+  rabbitmq_definitions:
+    file: /etc/rabbitmq/definitions.json
+    absent_users: [openstack]
 """
 
 RETURN = r"""
 changes:
-  description: What was imported because it differed, one line each.
+  description: What was imported because it differed, and who was deleted, one line each.
   returned: always
   type: list
   elements: str
   sample: ["RabbitMQ: user openstack (password_hash)"]
 foreign:
-  description: Users, permissions and virtual hosts that the file does not have.
+  description: Users, permissions, topic permissions and virtual hosts that the file does not have.
   returned: always
   type: list
   elements: str

@@ -49,7 +49,7 @@ EXAMPLES = r"""
 - name: Generate missing secrets
   secrets_file:
     path: "{{ inventory_dir }}/group_vars/all/secrets.yml"
-    names: [keystone_admin_password, rabbitmq_password]
+    names: [keystone_admin_password, nova_messaging_password]
   run_once: true
 """
 

@@ -41,7 +41,7 @@ def services_needed(services: Iterable[Service], run_tags: Iterable[str]) -> lis
     used = {
         key
         for service in selected
-        for key in ("packages", "databases", "schemas", "users", "catalog")
+        for key in ("packages", "databases", "schemas", "messaging", "users", "catalog")
         if service.get(key)
     }
     if any(port.get("proxied") for service in selected for port in service.get("ports", [])):
@@ -74,6 +74,8 @@ def occupied_ports(services: Iterable[Service], proxy: str) -> list[dict[str, An
         }
         for service in services
         for port in service.get("ports", [])
+        # Open only while an earlier deployment holds it.
+        if not port.get("plain")
     ]
 
 
@@ -278,6 +280,11 @@ def database_users(services: Iterable[Service], host: str) -> list[dict[str, Any
     return list(users.values())
 
 
+def messaging_of(services: Iterable[Service]) -> list[dict[str, Any]]:
+    """Return the RabbitMQ accounts of services."""
+    return [account for service in services for account in service.get("messaging", [])]
+
+
 def catalog_users(services: Iterable[Service], project: str, role: str) -> list[dict[str, Any]]:
     """Return the Keystone users of services, with this role and their own in the project and no others."""
     # Otherwise anybody locks a service out by failing to log in as it.
@@ -315,6 +322,7 @@ class FilterModule:
             "drop_ins": drop_ins,
             "files_of": files_of,
             "later_units_of": later_units_of,
+            "messaging_of": messaging_of,
             "occupied_ports": occupied_ports,
             "paths_of": paths_of,
             "proxied_ports": proxied_ports,

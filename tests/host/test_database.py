@@ -1,10 +1,9 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Accounts of MariaDB and RabbitMQ."""
+"""Accounts and settings of MariaDB."""
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -67,10 +66,5 @@ def test_snapshot_isolation_is_off(host: Any) -> None:
     assert query(host, "SELECT @@GLOBAL.innodb_snapshot_isolation") == [["0"]]
 
 
-def test_no_guest_in_the_queue(host: Any) -> None:
-    users = {
-        entry["user"]: entry["tags"]
-        for entry in json.loads(host.check_output("rabbitmqctl -q --formatter json list_users"))
-    }
-    assert "guest" not in users
-    assert len(users) == 1
+def test_no_user_sends_a_file_of_a_client(host: Any) -> None:
+    assert query(host, "SELECT @@GLOBAL.local_infile") == [["0"]]

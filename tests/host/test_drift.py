@@ -44,7 +44,7 @@ DRIFT = [
     ("DHCP was switched off", "subnet nova-v4: changed"),
     ("the provider network was taken from OVN", "external-ids:ovn-bridge-mappings = physnet1:br-provider"),
     ("a connection to OVN without TLS was opened", "OVN northbound: ptcp:6641:127.0.0.1 closed"),
-    ("the password of a queue's user was changed", "RabbitMQ: user openstack (password_hash)"),
+    ("the password of a queue's user was changed", "RabbitMQ: user nova (password_hash)"),
     ("a kernel parameter was changed", "sysctl net/ipv4/ip_forward = 1"),
     ("rules were flushed", "nftables: table ip kilonova"),
     ("the veth pair was deleted", "br-provider:ovs-br0 = the present device"),

@@ -118,7 +118,7 @@ print(json.dumps({"seen": len(journal), "found": found}))
 def forms(secret: str) -> set[str]:
     """Return a secret as it appears in plain text, in URLs, and in oslo.config files."""
     escaped = {secret.replace("$", "$$"), secret.replace("$", "\\$")}
-    # The password in RabbitMQ has %2F for each slash, see rabbitmq_user_password.
+    # The password in RabbitMQ has %2F for each slash, see the filter messaging_password.
     in_urls = {quote(secret, safe=""), quote(secret.replace("/", "%2F"), safe="")}
     return {secret, secret.replace("'", "''"), secret.replace("\\", "\\\\"), *escaped, *in_urls}
 
@@ -184,12 +184,12 @@ def test_no_secret_in_the_process_list(run_python: Callable[..., Any], needles: 
 def test_computes_know_only_what_they_log_in_with(
     run_python: Callable[..., Any], needles: dict[str, str], site: Any
 ) -> None:
-    """Computes have no password of a database, another service or the administrator, and no secrets_pki_seed."""
+    """Computes have no password of a database, another service or the administrator, nor a seed."""
     if "controller" in site.groups:
         pytest.skip("this compute is also the controller")
     result = run_python(SCAN_FILES, needles, READABLE_ROOTS, "all")
     known = {name for _, _, names in result["found"] for name in names}
-    assert known == {"nova_password", "rabbitmq_password", "neutron_ovn_metadata_secret"}
+    assert known == {"nova_password", "neutron_ovn_metadata_secret"}
 
 
 @pytest.mark.on("controller")

@@ -86,7 +86,9 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (project / ".cache" / "collections").symlink_to(PROJECT / ".cache" / "collections")
     # What preflight would generate.
     with (project / "tests" / "render" / "all_in_one" / "group_vars" / "all.yml").open("a") as stream:
-        stream.write("heat_password: generated\nheat_database_password: generated\n")
+        stream.write(
+            "heat_password: generated\nheat_database_password: generated\nheat_messaging_password: generated\n"
+        )
     # The tag's line in the page of tags is the third edit, which is prose.
     assert follow(GUIDE.read_text(), project) == 2
     return project
@@ -126,11 +128,11 @@ def test_its_units_appear(found: dict[str, Any]) -> None:
 
 
 def test_its_tag_selects_all_that_it_needs(found: dict[str, Any], copy: Path) -> None:
-    assert set(found["needed"]) == {"base", "mariadb", "haproxy", "catalog", "heat"}
+    assert set(found["needed"]) == {"base", "mariadb", "rabbitmq", "haproxy", "catalog", "heat"}
     assert found["packages"] == ["heat-api", "heat-engine"]
     assert found["databases"] == [{"name": "heat"}]
     assert found["catalog"] == ["heat"]
-    assert {"heat_password", "heat_database_password"} <= set(found["secrets"])
+    assert {"heat_password", "heat_database_password", "heat_messaging_password"} <= set(found["secrets"])
     listed = run(copy, "-m", "ansible", "playbook", "-i", "inventory/lab", "--list-tasks", "--tags=heat", "site.yml")
     assert "heat, rabbit" not in listed and re.search(r"service : Configure .*TAGS: \[heat\]", listed)
 

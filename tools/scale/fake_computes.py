@@ -76,7 +76,9 @@ def become_compute(name: str, directory: Path, nova_conf: str, pipe: int, system
         compute = importlib.import_module("nova.cmd.compute")
         signal_when_started(importlib.import_module("nova.service").Service, pipe, system)
         own = directory / name / "nova-compute.conf"
-        sys.argv = ["nova-compute", f"--config-file={nova_conf}", f"--config-file={own}"]
+        # The account of a compute reads the queues of one compute only. simulation.py writes one that reads all.
+        files = [nova_conf, directory / "messaging.conf", own]
+        sys.argv = ["nova-compute", *(f"--config-file={file}" for file in files)]
         compute.main()
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1

@@ -31,7 +31,7 @@ PORTS = {
     "glance": 9292,
     "neutron": 9696,
     "ovn_southbound": 16642,
-    "rabbitmq": 5672,
+    "rabbitmq": 5671,
     "mariadb": 3306,
 }
 COMPUTE = "compute 2.79"

@@ -33,6 +33,13 @@ class Simulation:
         self.lab.copy(CONTROLLER, "probe.py")
         self.lab.copy("cmp1", "probe.py")
         self.lab.copy("cmp1", "fake_computes.py")
+        account = self.lab.ssh(CONTROLLER, "grep ^transport_url /etc/nova/nova.conf")
+        self.lab.ssh(
+            "cmp1",
+            f"install -d -o nova -g nova {FAKE_DIRECTORY}"
+            f" && install -o nova -m 600 /dev/stdin {FAKE_DIRECTORY}/messaging.conf",
+            f"[DEFAULT]\n{account}",
+        )
         present, each = 0, float(SIMULATED_MIB)
         try:
             self.measure(0, {})

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 _PASSWORD = re.compile(r"(//|,)([^:@/,]*):[^@/,]*@")
@@ -50,6 +52,21 @@ def transport_url(
     login = f"{_quoted(user)}:{_quoted(password)}"
     members = ",".join(f"{login}@{_host(name)}:{port}" for name in names)
     return f"rabbit://{members}/{_quoted(virtual_host)}{_query(query)}"
+
+
+def messaging_password(password: str) -> str:
+    """Return the password of a RabbitMQ account, which is ``%2F`` for each slash of a secret.
+
+    oslo.messaging passes a slash to kombu unquoted, where it ends the host name (impl_rabbit.py, parse.quote without
+    safe='').
+    """
+    return password.replace("/", "%2F")
+
+
+def messaging_url(account: Mapping[str, Any], hosts: str | list[str], port: int) -> str:
+    """Return the oslo.messaging URL of an account: a map with ``user``, ``password`` and ``virtual_host``."""
+    password = messaging_password(account["password"])
+    return transport_url(account["user"], password, hosts, account["virtual_host"], port)
 
 
 def parse_database_url(url: str) -> DatabaseUrl:

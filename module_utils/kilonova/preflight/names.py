@@ -23,6 +23,8 @@ RENAMED = {
     "host_time_servers": "base_time_servers",
     "host_extra_packages": "base_extra_packages",
 }
+# Names that earlier versions wrote into the file of secrets, or that mean nothing any more.
+RETIRED = {"rabbitmq_password": "each service and each compute has an account of its own in RabbitMQ"}
 
 
 def ours(name: str, known: Known) -> bool:
@@ -43,7 +45,7 @@ def check_names(names: Iterable[str], known: Known) -> list[str]:
     """Report variables that begin like the project's and that no role declares."""
     found = []
     for name in sorted(names):
-        if not ours(name, known):
+        if not ours(name, known) or name in RETIRED:
             continue
         close = difflib.get_close_matches(name, sorted(known.names), n=1, cutoff=0.6)
         instead = f"Did you mean {close[0]}?" if close else "See docs/roles for the names there are."
@@ -65,7 +67,9 @@ def check_renamed(names: Iterable[str]) -> list[str]:
 
 def note_names(names: Iterable[str], known: Known) -> list[str]:
     """Note variables without a prefix of the project that resemble one of its variables."""
-    found = []
+    found = [
+        f"{name} is not used any more: {RETIRED[name]}. Remove the line." for name in sorted(names) if name in RETIRED
+    ]
     for name in sorted(names):
         if name in known.names or name in RENAMED or FOREIGN.match(name) or name.startswith(known.prefixes):
             continue

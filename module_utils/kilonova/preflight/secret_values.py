@@ -12,7 +12,7 @@ from ansible.module_utils.kilonova.preflight.values import kind_of
 SHORTEST = 8
 RECOMMENDED = 12
 LENGTH = "keystone_password_length"
-SEED, SHORTEST_SEED = "secrets_pki_seed", 32
+SEEDS, SHORTEST_SEED = ("secrets_pki_seed", "nova_compute_seed"), 32
 # Empty turns the login by password off.
 MAY_BE_EMPTY = {"guest_image_console_password"}
 GENERATE = "or remove the line to have one generated"
@@ -20,7 +20,7 @@ GENERATE = "or remove the line to have one generated"
 
 def shortest(name: str) -> int:
     """Return the least number of characters of a secret."""
-    return SHORTEST_SEED if name == SEED else SHORTEST
+    return SHORTEST_SEED if name in SEEDS else SHORTEST
 
 
 def check_secret(name: str, value: object) -> list[str]:
@@ -65,7 +65,7 @@ def check_password_length(values: Mapping[str, object], secrets: Collection[str]
 
 def note_secret(name: str, value: object) -> list[str]:
     """Note a secret that is allowed and still short."""
-    if name != SEED and isinstance(value, str) and SHORTEST <= len(value) < RECOMMENDED:
+    if name not in SEEDS and isinstance(value, str) and SHORTEST <= len(value) < RECOMMENDED:
         return [f"{name} = {HIDDEN}: it has fewer than {RECOMMENDED} characters. A longer one is harder to guess."]
     return []
 

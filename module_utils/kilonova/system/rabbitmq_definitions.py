@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -21,13 +21,24 @@ from ansible.module_utils.kilonova.system.logs import unit_log
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "file": {"type": "path", "default": "/etc/rabbitmq/definitions.json"},
+    "absent_users": {"type": "list", "elements": "str", "default": []},
     "timeout": {"type": "int", "default": 120},
 }
 # What identifies an object of each kind. Queues, exchanges and bindings belong to the services.
-KEYS = {"users": ("name",), "vhosts": ("name",), "permissions": ("user", "vhost")}
+KEYS = {
+    "users": ("name",),
+    "vhosts": ("name",),
+    "permissions": ("user", "vhost"),
+    "topic_permissions": ("user", "vhost", "exchange"),
+}
 # RabbitMQ keeps the default of the version that created the virtual host.
 NOT_COMPARED = ("default_queue_type",)
-TITLES = {"users": "user", "vhosts": "virtual host", "permissions": "permissions of"}
+TITLES = {
+    "users": "user",
+    "vhosts": "virtual host",
+    "permissions": "permissions of",
+    "topic_permissions": "topic permissions of",
+}
 POLL_SECONDS = 1.0
 UNITS = ("epmd.socket", "rabbitmq-server.service")
 EXPORT = ("rabbitmqctl", "--silent", "export_definitions", "-", "--format", "json")
@@ -53,6 +64,14 @@ def compare(wanted: Definitions, live: Definitions) -> tuple[list[str], list[str
                 changes.append(f"RabbitMQ: {title} {name} ({', '.join(what)})")
         foreign += [f"RabbitMQ: {title} {name}" for name in there if name not in here]
     return changes, foreign
+
+
+def without_users(live: Definitions, names: Collection[str]) -> Definitions:
+    """Return the definitions after the deletion of users, whose permissions go with them."""
+    user_of = {"users": "name", "permissions": "user", "topic_permissions": "user"}
+    return dict(live) | {
+        kind: [one for one in live.get(kind, []) if one[key] not in names] for kind, key in user_of.items()
+    }
 
 
 def begin() -> subprocess.Popen[str] | None:
@@ -88,7 +107,7 @@ def _sentences(text: str) -> Iterator[str]:
 
 
 def run(module: AnsibleModule, begun: subprocess.Popen[str] | None = None) -> None:
-    """Import the file if what it defines differs from what lives. begun: what begin() returned earlier."""
+    """Import the file if what it defines differs from what lives, and delete users. begun: what begin() returned."""
     file, timeout = module.params["file"], module.params["timeout"]
     if shutil.which(EXPORT[0]) is None or not os.path.exists(file):
         if not module.check_mode:
@@ -106,12 +125,18 @@ def run(module: AnsibleModule, begun: subprocess.Popen[str] | None = None) -> No
     if error:
         module.fail_json(msg=f"RabbitMQ's definitions cannot be read: {error}\n{unit_log('rabbitmq-server')}")
     with open(file, encoding="utf-8") as stream:
-        changes, foreign = compare(json.load(stream), live)
-    if changes and not module.check_mode:
-        command = ["rabbitmqctl", "--silent", "import_definitions", file]
-        code, output, failure = module.run_command(command)
+        wanted = json.load(stream)
+    unwanted = set(module.params["absent_users"]) - set(objects(wanted, "users"))
+    deleted = [name for name in objects(live, "users") if name in unwanted]
+    changes, foreign = compare(wanted, without_users(live, deleted))
+    commands = [["import_definitions", file]] if changes else []
+    commands += [["delete_user", name] for name in deleted]
+    for command in [] if module.check_mode else commands:
+        code, output, failure = module.run_command(["rabbitmqctl", "--silent", *command])
         if code != 0:
             module.fail_json(
-                msg=f"'{' '.join(command)}' failed: {failure.strip() or output.strip()}\n{unit_log('rabbitmq-server')}"
+                msg=f"'rabbitmqctl {' '.join(command)}' failed: {failure.strip() or output.strip()}\n"
+                f"{unit_log('rabbitmq-server')}"
             )
+    changes += [f"RabbitMQ: delete user {name}" for name in deleted]
     module.exit_json(changed=bool(changes), changes=changes, foreign=foreign)

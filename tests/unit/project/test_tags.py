@@ -31,10 +31,10 @@ NEEDED: dict[str, set[str]] = {
     "glance": {"base", "mariadb", "haproxy", "catalog", "glance"},
     "ovn": {"base", "ovn_central", "ovn_chassis"},
     "neutron": {
-        *("base", "mariadb", "haproxy", "catalog"),
+        *("base", "mariadb", "rabbitmq", "haproxy", "catalog"),
         *("neutron", "neutron_ovn_metadata", "ovn_central", "ovn_chassis"),
     },
-    "nova": {"base", "mariadb", "haproxy", "catalog", "cells", "nova", "nova_compute"},
+    "nova": {"base", "mariadb", "rabbitmq", "haproxy", "catalog", "cells", "nova", "nova_compute"},
     "verify": set(),
 }
 
@@ -69,6 +69,7 @@ def test_packages_databases_and_the_catalog_serve_every_tag() -> None:
     assert shared >= {
         "Install packages",
         "Create databases, users and grants",
+        "Correct users and permissions",
         "Upgrade database schemas",
         "Register services, users and endpoints in the catalog",
         "Check all services",

@@ -174,9 +174,9 @@ def test_limit_of_files() -> None:
 
 def test_connections_by_port() -> None:
     listing = (
-        "0      0      10.0.0.10:5672       10.0.0.11:40000\n"
-        "0      0      [::ffff:10.0.0.10]:5672       [::ffff:10.0.0.11]:40001\n"
-        "0      0      10.0.0.11:40002       10.0.0.10:5672\n"
+        "0      0      10.0.0.10:5671       10.0.0.11:40000\n"
+        "0      0      [::ffff:10.0.0.10]:5671       [::ffff:10.0.0.11]:40001\n"
+        "0      0      10.0.0.11:40002       10.0.0.10:5671\n"
         "0      0      10.0.0.10:16642      10.0.0.11:40003\n"
     )
     assert probe.connections(listing) == dict.fromkeys(probe.PORTS, 0) | {"rabbitmq": 2, "ovn_southbound": 1}

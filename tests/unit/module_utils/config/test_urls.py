@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import pytest
 from ansible.errors import AnsibleFilterError
+from ansible.module_utils.kilonova.config.passwords import derived_password
 from ansible.module_utils.kilonova.config.urls import (
     database_url,
     masked_url,
+    messaging_password,
+    messaging_url,
     oslo_escape,
     parse_database_url,
     transport_url,
@@ -48,6 +51,12 @@ def test_a_transport_url_names_all_hosts() -> None:
         transport_url("u", "p", [])
 
 
+def test_a_slash_in_the_password_of_an_account_survives_oslo_messaging() -> None:
+    account = {"user": "nova", "password": "a/b", "virtual_host": "openstack"}
+    assert messaging_password("a/b") == "a%2Fb"
+    assert messaging_url(account, "192.0.2.1", 5671) == "rabbit://nova:a%252Fb@192.0.2.1:5671/openstack"
+
+
 def test_masking_hides_every_password() -> None:
     assert masked_url(transport_url("u", UGLY, ["a", "b"])) == "rabbit://u:***@a:5672,u:***@b:5672/"
     assert masked_url(database_url("u", UGLY, "h", "d")) == "mysql+pymysql://u:***@h:3306/d"
@@ -84,6 +93,8 @@ def test_filters_are_these_functions() -> None:
     filters = FilterModule().filters()
     assert filters["database_url"]("nova", UGLY, "h", "nova") == database_url("nova", UGLY, "h", "nova")
     assert filters["transport_url"]("u", UGLY, ["a"]) == transport_url("u", UGLY, ["a"])
+    assert filters["derived_password"]("seed", "a", "b") == derived_password("seed", "a", "b")
+    assert filters["messaging_password"](UGLY) == messaging_password(UGLY)
     assert filters["oslo_value"](UGLY) == oslo_escape(UGLY)
     with pytest.raises(AnsibleFilterError, match="oslo_escape"):
         filters["oslo_value"]("a\nb")

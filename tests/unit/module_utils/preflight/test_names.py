@@ -45,6 +45,15 @@ def test_renamed_variables_exist() -> None:
     assert {new for old, new in names.RENAMED.items() if new not in options or old in options} == set()
 
 
+def test_a_name_without_a_use_is_a_note() -> None:
+    assert names.check_names(["rabbitmq_password"], KNOWN) == []
+    assert names.note_names(["rabbitmq_password"], KNOWN) == [
+        "rabbitmq_password is not used any more: each service and each compute has an account of its own in RabbitMQ. "
+        "Remove the line."
+    ]
+    assert names.RETIRED.keys() & roles.read_roles(PROJECT / "roles").options == set()
+
+
 def test_names_that_tasks_set(tmp_path: Path) -> None:
     tasks = tmp_path / "nova/tasks/main.yml"
     tasks.parent.mkdir(parents=True)

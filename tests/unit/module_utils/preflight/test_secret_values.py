@@ -45,7 +45,7 @@ def test_secret_that_yaml_reads_as_something_else(value: object, kind: str) -> N
     ]
 
 
-@pytest.mark.parametrize(("name", "least"), [("nova_password", 8), ("secrets_pki_seed", 32)])
+@pytest.mark.parametrize(("name", "least"), [("nova_password", 8), ("secrets_pki_seed", 32), ("nova_compute_seed", 32)])
 def test_short_secret(name: str, least: int) -> None:
     assert secret_values.check_secret(name, "x" * least) == []
     assert secret_values.check_secret(name, "x" * (least - 1)) == [

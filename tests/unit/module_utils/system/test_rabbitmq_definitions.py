@@ -26,6 +26,7 @@ WANTED: dict[str, Any] = {
     "users": [USER],
     "vhosts": [{"name": "openstack", "default_queue_type": "quorum"}],
     "permissions": [{"user": "openstack", "vhost": "openstack", **ALL}],
+    "topic_permissions": [{"user": "openstack", "vhost": "openstack", "exchange": "nova", "write": ".*", "read": "a"}],
 }
 # export_definitions adds keys and kinds.
 LIVE: dict[str, Any] = {
@@ -33,6 +34,7 @@ LIVE: dict[str, Any] = {
     "users": [USER | {"limits": {}}],
     "vhosts": [{"name": "openstack", "default_queue_type": "classic", "limits": [], "metadata": {"tags": []}}],
     "permissions": [{"user": "openstack", "vhost": "openstack", **ALL}],
+    "topic_permissions": [{"user": "openstack", "vhost": "openstack", "exchange": "nova", "write": ".*", "read": "a"}],
     "queues": [{"name": "conductor", "vhost": "openstack", "type": "quorum"}],
 }
 RABBITMQCTL = """#!/bin/sh
@@ -86,6 +88,7 @@ def test_definitions_that_live_are_left_alone(broker: Path, capsys: pytest.Captu
             [{"user": "openstack", "vhost": "openstack", **ALL, "write": ""}],
             "RabbitMQ: permissions of openstack in openstack (write)",
         ),
+        ("topic_permissions", [], "RabbitMQ: topic permissions of openstack in openstack in nova"),
     ],
 )
 def test_what_differs_is_imported(
@@ -106,6 +109,22 @@ def test_what_is_not_ours_is_listed(broker: Path, capsys: pytest.CaptureFixture[
     result = run(capsys, broker)
     assert not result["changed"]
     assert result["foreign"] == ["RabbitMQ: user guest", "RabbitMQ: permissions of guest in /"]
+
+
+def test_users_are_deleted_on_request(broker: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    live = copy.deepcopy(LIVE)
+    live["users"].append(USER | {"name": "old"})
+    live["permissions"].append({"user": "old", "vhost": "openstack", **ALL})
+    live["topic_permissions"].append({"user": "old", "vhost": "openstack", "exchange": "nova", "write": "", "read": ""})
+    (broker / "live").write_text(json.dumps(live))
+    # One that the file defines stays.
+    arguments = {"absent_users": ["old", "never", "openstack"]}
+    planned = run(capsys, broker, _ansible_check_mode=True, **arguments)
+    assert (planned["changed"], planned["changes"]) == (True, ["RabbitMQ: delete user old"])
+    assert planned["foreign"] == []
+    assert not (broker / "calls").exists()
+    assert run(capsys, broker, **arguments)["changed"]
+    assert (broker / "calls").read_text() == "--silent delete_user old\n"
 
 
 def test_a_broker_that_is_down(broker: Path, capsys: pytest.CaptureFixture[str]) -> None:

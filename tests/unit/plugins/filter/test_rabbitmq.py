@@ -1,13 +1,16 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The password hash is one that RabbitMQ accepts."""
+"""The definitions file: hashes that RabbitMQ accepts, and what an account may use."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import re
+from typing import Any
 
 import pytest
+from ansible.errors import AnsibleFilterError
 
 from plugins.filter import rabbitmq as filters
 
@@ -27,3 +30,70 @@ def test_rabbitmq_hash_changes_with_the_password_only() -> None:
     one, same, other = (filters.rabbitmq_password_hash(password) for password in ("one", "one", "other"))
     assert one == same
     assert one[:5] != other[:5], "the salts differ too"
+
+
+COMPUTE: dict[str, Any] = filters.compute_messaging("cmp1.site", "seed", "openstack")
+# As nova-compute declares them, with the queue manager of oslo.messaging 16.
+OWN = {
+    *("compute", "compute.cmp1.site", "reply_cmp1.site:nova-compute:1"),
+    *("compute_fanout_cmp1.site:nova-compute:12",),
+}
+FOREIGN = {
+    *("conductor", "conductor.ctl1", "scheduler", "compute.cmp2.site", "compute.cmp1xsite", "compute.cmp1.site2"),
+    *("reply_ctl1:nova-conductor:1", "reply_cmp2.site:nova-compute:1", "reply_cmp1.site:nova-conductor:1"),
+    *("compute_fanout_cmp2.site:nova-compute:1", "scheduler_fanout_ctl1:nova-scheduler:1", "xcompute", "#", ""),
+}
+
+
+def allowed(action: str, names: set[str]) -> set[str]:
+    # RabbitMQ looks for the expression anywhere in the name.
+    return {name for name in names if re.search(COMPUTE[action], name)}
+
+
+def test_a_compute_reads_and_declares_its_own_queues_only() -> None:
+    for action in ("configure", "read", "write"):
+        assert allowed(action, OWN) == OWN
+        assert allowed(action, FOREIGN) == set()
+
+
+def test_a_compute_publishes_on_the_exchanges_that_it_needs() -> None:
+    exchanges = {"nova", "compute_fanout", "scheduler_fanout", "conductor_fanout", "amq.default", "amq.topic"}
+    assert allowed("write", exchanges) == {"nova", "compute_fanout", "scheduler_fanout", "amq.default"}
+    assert allowed("configure", exchanges) == {"nova", "compute_fanout", "scheduler_fanout"}
+    assert allowed("read", exchanges) == {"nova", "compute_fanout"}
+
+
+def test_a_compute_binds_a_queue_to_its_own_messages_only() -> None:
+    (topic,) = COMPUTE["topics"]
+    keys = {"compute", "compute.cmp1.site", "compute.cmp2.site", "conductor", "#", "compute.#", "compute.*"}
+    assert {key for key in keys if re.search(topic["read"], key)} == {"compute", "compute.cmp1.site"}
+    keys = {"conductor", "compute.cmp2.site", "scheduler", "notifications.info"}
+    assert {key for key in keys if re.search(topic["write"], key)} == {"conductor", "compute.cmp2.site"}
+
+
+def test_each_compute_has_a_password_of_its_own() -> None:
+    other = filters.compute_messaging("cmp2", "seed", "openstack")
+    assert (COMPUTE["user"], other["user"]) == ("compute-cmp1.site", "compute-cmp2")
+    assert COMPUTE["password"] != other["password"]
+    with pytest.raises(AnsibleFilterError, match="compute_messaging: the secret"):
+        filters.compute_messaging("cmp1", "", "openstack")
+
+
+def test_definitions_have_every_account() -> None:
+    nova = {"user": "nova", "password": "a/b", "virtual_host": "openstack"}
+    found = filters.rabbitmq_definitions([nova, COMPUTE])
+    assert found["users"][0] == {
+        "name": "nova",
+        "password_hash": filters.rabbitmq_password_hash("a%2Fb"),
+        "hashing_algorithm": "rabbit_password_hashing_sha256",
+        "tags": [],
+    }
+    assert found["vhosts"] == [{"name": "openstack", "default_queue_type": "quorum"}]
+    everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    assert found["permissions"] == [
+        {"user": "nova", "vhost": "openstack", **everything},
+        {"user": "compute-cmp1.site", "vhost": "openstack", **{key: COMPUTE[key] for key in everything}},
+    ]
+    assert found["topic_permissions"] == [
+        {"user": "compute-cmp1.site", "vhost": "openstack", **COMPUTE["topics"][0]},
+    ]

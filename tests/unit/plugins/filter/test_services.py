@@ -101,9 +101,10 @@ def test_tags_select_a_service_with_those_that_serve_it() -> None:
     maria = {"name": "mariadb", "serves": ["databases", "schemas"]}
     proxy = {"name": "haproxy", "serves": ["proxied"]}
     base = {"name": "base", "serves": ["packages"], "packages": ["python3-apt"]}
-    queue = {"name": "rabbitmq", "packages": ["rabbitmq-server"]}
+    queue = {"name": "rabbitmq", "serves": ["messaging"], "packages": ["rabbitmq-server"]}
+    heat: dict[str, Any] = {"name": "heat", "messaging": [{"user": "heat"}]}
     nova = NOVA | {"packages": ["nova-api"], "ports": [{"name": "nova", "port": 8774, "proxied": True}]}
-    services = [base, maria, queue, proxy, nova]
+    services = [base, maria, queue, proxy, nova, heat]
 
     def needed(*tags: str) -> list[str]:
         return [service["name"] for service in filters.services_needed(services, tags)]
@@ -111,16 +112,19 @@ def test_tags_select_a_service_with_those_that_serve_it() -> None:
     assert needed("nova") == ["base", "mariadb", "haproxy", "nova"]
     assert needed("rabbitmq") == ["base", "rabbitmq"]
     assert needed("haproxy") == ["haproxy"]
-    assert needed("all") == ["base", "mariadb", "rabbitmq", "haproxy", "nova"]
+    assert needed("heat") == ["rabbitmq", "heat"]
+    assert filters.messaging_of(services) == [{"user": "heat"}]
+    assert needed("all") == ["base", "mariadb", "rabbitmq", "haproxy", "nova", "heat"]
     assert needed("verify") == []
 
 
 def test_ports_are_derived_from_the_maps() -> None:
     api = {"name": "nova", "title": "Nova", "port": 8774, "units": ["nova-api"], "proxied": True}
     shell = {"name": "epmd", "title": "the port mapper", "port": 4369, "units": ["epmd", "epmd.socket"]}
+    plain = {"name": "amqp", "title": "RabbitMQ without TLS", "port": 5672, "units": ["rabbitmq-server"], "plain": True}
     services: list[dict[str, Any]] = [
         {"groups": ["controller"], "ports": [api]},
-        {"groups": ["compute"], "ports": [shell]},
+        {"groups": ["compute"], "ports": [shell, plain]},
         {"groups": []},
     ]
     assert filters.proxied_ports(services) == [api]
