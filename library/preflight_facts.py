@@ -81,6 +81,7 @@ facts:
     ovs_system_id: baa07756-c184-4977-8a41-afa702119483
     deployed: true
     record: {variables: {fixed_range: 192.168.1.0/24}, secrets: [nova_password]}
+    plain: false
     hosts_file: "127.0.0.1 localhost\n"
     apt_settings: 'Acquire::http::Proxy "http://10.0.0.1:3142";'
     shells: {root: /bin/bash, nova: /bin/sh}
@@ -108,6 +109,7 @@ KVM_API_VERSION = 12
 TCP_LISTEN = "0A"
 # Created by the role base at the beginning of a deployment.
 STATE_DIRECTORY = "/var/lib/kilonova"
+PROXY = "/etc/haproxy/haproxy.cfg"
 # Written by the role base.
 RECORD = f"{STATE_DIRECTORY}/deployed.json"
 APT_SETTINGS = "/etc/apt/apt.conf.d/80kilonova"
@@ -332,6 +334,12 @@ def record(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def serves_plain(text: str) -> bool:
+    """Return whether the configuration of HAProxy that Kilonova wrote serves an address without TLS."""
+    binds = re.findall(r"^\s+bind \d.*$", text, re.MULTILINE) if "Managed by Kilonova" in text else []
+    return any(" ssl " not in f"{bind} " for bind in binds)
+
+
 def collect(paths: Sequence[str] = ()) -> dict[str, Any]:
     """Return all facts."""
     interface, gateway = default_route(run_json(["ip", "-json", "-4", "route", "show", "default"]))
@@ -362,6 +370,7 @@ def collect(paths: Sequence[str] = ()) -> dict[str, Any]:
         "ovs_system_id": read("/etc/openvswitch/system-id.conf"),
         "deployed": os.path.isdir(STATE_DIRECTORY),
         "record": record(read(RECORD)),
+        "plain": serves_plain(read(PROXY)),
         "hosts_file": read("/etc/hosts"),
         "apt_settings": read(APT_SETTINGS),
         "shells": {user.pw_name: user.pw_shell for user in pwd.getpwall()},

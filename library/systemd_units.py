@@ -13,6 +13,8 @@ description:
   - Restarts a running unit if a file that it reads, its unit file or one of its drop-ins is newer than its main
     process. The need for a restart is read from the host and not remembered by a play, so if a run is interrupted
     after it wrote a file, the next run restarts the unit, and the one after that restarts nothing.
+  - Reloads a running unit if nothing of that is so, and a file that it reads again on a reload is newer than its last
+    start or reload.
   - Resets failed units (C(systemctl reset-failed)) before it starts them, so that an exhausted start limit does not
     count.
 options:
@@ -43,6 +45,11 @@ options:
         description:
           - Absolute paths of the files that the unit reads when it starts. A directory stands for every file in it,
             including added and removed ones. A path that does not exist is ignored.
+        type: list
+        elements: path
+        default: []
+      reloads:
+        description: Absolute paths of files and directories that the unit reads when it starts or reloads.
         type: list
         elements: path
         default: []
@@ -130,6 +137,14 @@ restarted:
   contains:
     name: {description: The unit., type: str}
     reason: {description: "Why, for example V(/etc/nova/nova.conf changed).", type: str}
+reloaded:
+  description: Units that were reloaded.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name: {description: The unit., type: str}
+    reason: {description: "Why, for example V(/etc/haproxy/haproxy.cfg changed).", type: str}
 stopped:
   description: Units that were stopped.
   returned: always

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ if str(PROJECT / "module_utils") not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(str(PROJECT / "module_utils"))
 
 from ansible.module_utils.kilonova.preflight import (
+    certificate,
     chassis,
     deployed,
     first_cloud,
@@ -231,6 +233,18 @@ class ActionModule(ActionBase):
                 continue  # Where it cannot be worked out, Ansible cannot connect either.
         return found
 
+    def check_certificate(self, address: str) -> list[str]:
+        """Check the operator's own certificate, read here as the tasks read it."""
+
+        def load(path: str) -> str:
+            try:
+                return str(self._loader.get_text_file_contents(path))
+            except AnsibleError as error:
+                raise OSError(" ".join(str(error).split())) from None
+
+        texts, problems = certificate.read({name: self.text(name) for name in certificate.NAMES}, load)
+        return problems or certificate.check_certificate(texts, address, datetime.now(UTC))
+
     def check_host(self, facts: dict[str, Any], known: roles.Known, host: str, first: str) -> list[str]:
         """Check the host against its variables."""
         args, text, groups = self._arguments, self.text, self._variables["groups"]
@@ -275,6 +289,7 @@ class ActionModule(ActionBase):
         if "controller" in self._groups:
             # The APIs, and nothing else, would be looked for there.
             found += interfaces.check_own_address(facts, "cloud_api_address", text("cloud_api_address"))
+            found += self.check_certificate(text("cloud_api_address"))
             parts = ("server_name", "server_flavor", "server_image", "flavors", "images")
             found += first_cloud.check_server(*(self.value(f"first_cloud_{part}") for part in parts))
             found += first_cloud.check_rules(self.value("first_cloud_security_group_rules"))

@@ -5,9 +5,9 @@
 A key depends only on the secret and a purpose, a certificate only on keys and arguments: a second run renders the same
 bytes, nothing expires, and keys of authorities are never written. A new secret replaces all keys.
 
-Keys are Ed25519 (RFC 8032), derived with HKDF-SHA256 (RFC 5869). Certificates are X.509 (RFC 5280), valid until
-9999-12-31, which section 4.1.2.5 uses for certificates without an end. Host certificates follow PROTOCOL.certkeys of
-OpenSSH.
+Keys are Ed25519 (RFC 8032), or P-256 for authorities whose certificates browsers read, derived with HKDF-SHA256
+(RFC 5869). Signatures with P-256 are deterministic (RFC 6979). Certificates are X.509 (RFC 5280), valid until 9999-12-31,
+which section 4.1.2.5 uses for certificates without an end. Host certificates follow PROTOCOL.certkeys of OpenSSH.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from ansible.errors import AnsibleFilterError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -32,6 +33,11 @@ END = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 SSH_CERTIFICATE = b"ssh-ed25519-cert-v01@openssh.com"
 SSH_HOST = 2  # SSH_CERT_TYPE_HOST of PROTOCOL.certkeys
 SSH_FOREVER = 2**64 - 1
+# Authorities of certificates for browsers, which refuse Ed25519. All others have Ed25519 keys.
+P256_AUTHORITIES = frozenset({"front"})
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+PrivateKey = Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 
 
 def derive(secret: str, purpose: str, length: int = 32) -> bytes:
@@ -41,14 +47,32 @@ def derive(secret: str, purpose: str, length: int = 32) -> bytes:
     return HKDF(hashes.SHA256(), length, salt=None, info=f"{VERSION}/{purpose}".encode()).derive(secret.encode())
 
 
-def private_key(secret: str, authority: str, holder: str) -> Ed25519PrivateKey:
+def key_for(secret: str, authority: str, purpose: str) -> PrivateKey:
+    """Return the key for a purpose, of the type that the authority has."""
+    if authority not in P256_AUTHORITIES:
+        return Ed25519PrivateKey.from_private_bytes(derive(secret, purpose))
+    # 128 more bits than the order has: the remainder is then as good as uniform (FIPS 186-5, A.2.1).
+    number = int.from_bytes(derive(secret, purpose, 48))
+    return ec.derive_private_key(number % (P256_ORDER - 1) + 1, ec.SECP256R1())
+
+
+def private_key(secret: str, authority: str, holder: str) -> PrivateKey:
     """Return the key of a holder."""
-    return Ed25519PrivateKey.from_private_bytes(derive(secret, f"key/{authority}/{holder}"))
+    return key_for(secret, authority, f"key/{authority}/{holder}")
 
 
-def authority_key(secret: str, authority: str) -> Ed25519PrivateKey:
+def authority_key(secret: str, authority: str) -> PrivateKey:
     """Return the key of an authority."""
-    return Ed25519PrivateKey.from_private_bytes(derive(secret, f"authority/{authority}"))
+    return key_for(secret, authority, f"authority/{authority}")
+
+
+def signed(builder: x509.CertificateBuilder, key: PrivateKey) -> str:
+    """Sign a certificate, with the same bytes each time, and return it in PEM form."""
+    if isinstance(key, Ed25519PrivateKey):
+        certificate = builder.sign(key, None)
+    else:
+        certificate = builder.sign(key, hashes.SHA256(), ecdsa_deterministic=True)
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def serial_number(secret: str, purpose: str) -> int:
@@ -67,7 +91,7 @@ def name_of(authority: str, holder: str = "") -> x509.Name:
     return x509.Name(attributes)
 
 
-def pem(key: Ed25519PrivateKey) -> str:
+def pem(key: PrivateKey) -> str:
     """Return a key in PEM form."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -98,7 +122,7 @@ def pki_authority(secret: str, authority: str) -> str:
     """Return the certificate of an authority in PEM form."""
     key = authority_key(secret, authority)
     public = key.public_key()
-    certificate = (
+    builder = (
         x509.CertificateBuilder(name_of(authority), name_of(authority), public)
         .serial_number(serial_number(secret, authority))
         .not_valid_before(BEGIN)
@@ -106,9 +130,8 @@ def pki_authority(secret: str, authority: str) -> str:
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage(signs=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        .sign(key, None)
     )
-    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+    return signed(builder, key)
 
 
 def alternative(name: str) -> x509.GeneralName:
@@ -141,7 +164,7 @@ def pki_certificate(secret: str, authority: str, holder: str, addresses: Iterabl
     )
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(map(alternative, names)), critical=False)
-    return builder.sign(signer, None).public_bytes(serialization.Encoding.PEM).decode()
+    return signed(builder, signer)
 
 
 def ssh_public_key(secret: str, authority: str, holder: str, comment: str = "") -> str:
@@ -165,7 +188,7 @@ def ssh_host_certificate(secret: str, authority: str, holder: str, host_key: str
         raise AnsibleFilterError(f"The host key '{host_key}' is not base64: {error}") from error
     if kind != "ssh-ed25519" or len(blob) != 4 + len(kind) + 4 + 32:
         raise AnsibleFilterError(f"The host key '{host_key}' is not an ssh-ed25519 key.")
-    signer = private_key(secret, authority, holder)
+    signer = Ed25519PrivateKey.from_private_bytes(derive(secret, f"key/{authority}/{holder}"))
     signer_blob = base64.b64decode(ssh_public_key(secret, authority, holder).split(" ")[1])
     principals = list(dict.fromkeys(names))
     body = b"".join(

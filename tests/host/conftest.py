@@ -47,6 +47,8 @@ WANTED = """{{ {
     'lab_interfaces': lab_interfaces | default([]) | map(attribute='name') | list,
     'fixed_range': fixed_range | default('192.168.1.0/24'),
     'fixed_gateway': fixed_gateway | default(''),
+    'authority': cloud_ca_path | default('/etc/kilonova/ca.pem'),
+    'local_directory': clients_local_directory | default(''),
     'server': first_cloud_server_name | default('my_vm'),
     'first': inventory_hostname == groups['controller'][0],
 } }}"""

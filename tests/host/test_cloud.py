@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -37,7 +38,7 @@ def test_hypervisors_are_the_computes(host: Any, hosts_sites: Any) -> None:
 def test_catalog_goes_through_the_api_address(site: Any, host: Any) -> None:
     endpoints = openstack(host, "endpoint list")
     assert {one["Service Type"] for one in endpoints} == {"identity", "image", "placement", "compute", "network"}
-    assert [one["URL"] for one in endpoints if f"//{site.api_address}:" not in one["URL"]] == []
+    assert [one["URL"] for one in endpoints if not one["URL"].startswith(f"https://{site.api_address}:")] == []
 
 
 def test_service_users_are_in_the_project_services(host: Any) -> None:
@@ -87,9 +88,17 @@ def test_virsh_lists_the_server(hosts_sites: Any, server: dict[str, Any]) -> Non
 
 def test_console_page_is_served(site: Any, host: Any) -> None:
     console = openstack(host, f"console url show --novnc {site.server}")
-    assert console["url"].startswith(f"http://{site.api_address}:6080/")
-    page = console["url"].partition("?")[0]
-    done = host.run(
-        "/usr/bin/python3 -c 'import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read())' %s", page
-    )
-    assert "noVNC" in done.stdout
+    assert console["url"].startswith(f"https://{site.api_address}:6080/vnc.html?")
+    # The page connects by itself, with the token in the path of the websocket.
+    query = parse_qs(urlsplit(console["url"]).query)
+    assert (query["autoconnect"], query["resize"]) == (["true"], ["scale"])
+    assert query["path"][0].startswith("?token=")
+    script = "import sys, ssl, urllib.request as u; c = ssl.create_default_context(cafile=sys.argv[2]); "
+    script += "print(u.urlopen(sys.argv[1], context=c).read())"
+    done = host.run("/usr/bin/python3 -c %s %s %s", script, console["url"], site.authority)
+    assert "noVNC" in done.stdout, done.stderr
+
+
+def test_serial_console_is_a_secure_websocket(site: Any, host: Any) -> None:
+    console = openstack(host, f"console url show --serial {site.server}")
+    assert console["url"].startswith(f"wss://{site.api_address}:6083/?token=")

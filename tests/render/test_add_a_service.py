@@ -116,7 +116,9 @@ def test_its_map_has_the_documented_form(found: dict[str, Any]) -> None:
 
 
 def test_its_port_is_served_and_checked(found: dict[str, Any]) -> None:
-    assert re.search(r"^listen heat\n    bind [\d.]+:8004\n    server \S+ 127\.0\.0\.1:8004$", found["haproxy"], re.M)
+    listen = found["haproxy"].split("\nlisten heat\n")[1].split("\nlisten ")[0]
+    assert re.search(r"^    bind [\d.]+:8004 ssl crt ", listen, re.M)
+    assert re.search(r"^    server \S+ 127\.0\.0\.1:8004$", listen, re.M)
     (port,) = [port for port in found["ports"] if port["port"] == 8004]
     assert port["units"] == ["haproxy.service", "heat-api.service"]
     assert "bind_port = 8004" in found["conf"]

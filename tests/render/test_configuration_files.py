@@ -104,7 +104,8 @@ def test_openrc_is_read_by_a_shell(rendered: Files) -> None:
     words = [word for line in openrc.splitlines() for word in shlex.split(line, comments=True)]
     exported = dict(word.partition("=")[::2] for word in words if "=" in word)
     assert exported["OS_PASSWORD"] == SECRET
-    assert exported["OS_AUTH_URL"].startswith("http")
+    assert exported["OS_AUTH_URL"].startswith("https://")
+    assert exported["OS_CACERT"] == "/etc/kilonova/ca.pem"
 
 
 def test_passwords_in_urls_survive(rendered: Files) -> None:

@@ -35,6 +35,10 @@ VALUES: dict[str, dict[str, Any]] = {
 PLACES = {place for values in VALUES.values() for _, place, _ in values.values()}
 # Without a line that a sample can show.
 ELSEWHERE = {
+    "haproxy_certificate": "fits a key and names, made by tests/render/test_tls.py",
+    "haproxy_certificate_authority": "fits a certificate, made by tests/render/test_tls.py",
+    "haproxy_certificate_chain": "fits a certificate, made by tests/render/test_tls.py",
+    "haproxy_certificate_key": "fits a certificate, made by tests/render/test_tls.py",
     "verify_in_deployment": "decides at run time which computes are probed: tests/after/test_verification.py",
     "verify_probe_again": "decides at run time which computes are probed: tests/after/test_verification.py",
 }

@@ -127,7 +127,7 @@ def files_and_units(
     paths = set(files.get("changed_files", []))
     verbs = ("started", "stopped", "enabled", "disabled", "masked", "unmasked", "outdated")
     names = {name for verb in verbs for name in found.get(verb, [])}
-    names |= {unit["name"] for unit in found.get("restarted", [])}
+    names |= {unit["name"] for unit in [*found.get("restarted", []), *found.get("reloaded", [])]}
     return {
         one["name"]: [file["dest"] for file in one["files"] if file["dest"] in paths]
         + [unit["name"] for unit in one["units"] if unit["name"] in names]

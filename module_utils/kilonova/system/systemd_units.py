@@ -37,6 +37,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
             "enabled": {"type": "bool"},
             "masked": {"type": "bool"},
             "reads": {"type": "list", "elements": "path", "default": []},
+            "reloads": {"type": "list", "elements": "path", "default": []},
             "ports": {"type": "list", "elements": "int", "default": []},
             "deferred": {"type": "list", "elements": "path", "default": []},
         },
@@ -74,7 +75,7 @@ def unusable_units(units: list[Unit], pending: list[str]) -> dict[str, str]:
 def diff_of(units: list[Unit]) -> dict[str, str]:
     """Return a diff with one line for each unit that changes."""
     before, after = [], []
-    ends = {"start": "active", "restart": "active, restarted", "stop": "inactive"}
+    ends = {"start": "active", "restart": "active, restarted", "reload": "active, reloaded", "stop": "inactive"}
     for unit in (unit for unit in units if unit.verbs):
         state = unit.get("ActiveState") if unit.installed else "not installed"
         action = next((ends[verb] for verb in unit.verbs if verb in ends), state)
@@ -89,8 +90,8 @@ def diff_of(units: list[Unit]) -> dict[str, str]:
 def settle_future_files(module: AnsibleModule, units: list[Unit]) -> None:
     """Set time stamps that lie in the future to now, or their units would restart in every run."""
     now = time.time()
-    for unit in (unit for unit in units if "restart" in unit.verbs):
-        for path in [*definition_files(unit), *unit.reads]:
+    for unit in (unit for unit in units if {"restart", "reload"} & set(unit.verbs)):
+        for path in [*definition_files(unit), *unit.reads, *unit.reloads]:
             stamp, name = newest(path, unit.deferred)
             while stamp > now + 1:
                 module.warn(f"{name} has a time stamp in the future; it is set to the present time")
@@ -120,6 +121,7 @@ def result_of(units: list[Unit], reload: bool) -> dict[str, Any]:
         "changed": outdated or any(unit.verbs for unit in units),
         "started": names_with("start", units),
         "restarted": [{"name": unit.name, "reason": unit.reason} for unit in units if "restart" in unit.verbs],
+        "reloaded": [{"name": unit.name, "reason": unit.reason} for unit in units if "reload" in unit.verbs],
         "stopped": names_with("stop", units),
         "enabled": names_with("enable", units),
         "disabled": names_with("disable", units),

@@ -32,9 +32,10 @@ class Unit:
     reads: list[str]
     ports: list[int]
     deferred: list[str] = field(default_factory=list)
+    reloads: list[str] = field(default_factory=list)
     now: dict[str, str] = field(default_factory=dict)
     verbs: list[str] = field(default_factory=list)
-    reason: str = ""  # of a restart
+    reason: str = ""  # of a restart or reload
 
     def get(self, name: str) -> str:
         """Return a property, "" if systemd did not show it."""
@@ -73,6 +74,13 @@ class Unit:
             if self.get(name):
                 return parse_timestamp(self.get(name))
         return 0.0
+
+
+    @property
+    def changed(self) -> float:
+        """When the unit last started or reloaded (seconds since the epoch), 0 if it never did."""
+        text = self.get("StateChangeTimestamp")
+        return parse_timestamp(text) if text else 0.0
 
 
 def parse_timestamp(text: str) -> float:
@@ -142,6 +150,12 @@ def restart_reason(unit: Unit, files: list[str]) -> str:
     return f"{path} changed" if stamp + CLOCK_GRAIN > unit.since > 0 else ""
 
 
+def reload_reason(unit: Unit) -> str:
+    """Return why a running unit must reload, "" if it need not."""
+    stamp, path = max((newest(path) for path in unit.reloads), default=(0.0, ""))
+    return f"{path} changed" if stamp + CLOCK_GRAIN > unit.changed > 0 else ""
+
+
 def pending_reason(unit: Unit, files: list[str], pending: Sequence[str]) -> str:
     """Return why a unit must restart once a dry run's files are written, "" if it need not."""
     own = [*files, f"{UNIT_FILES}/{unit.name}", f"{UNIT_FILES}/{unit.name}.d"]
@@ -198,3 +212,6 @@ def plan(unit: Unit, pending: Sequence[str] = ()) -> None:
         if not unit.reason and unit.get("NeedDaemonReload") == "yes" and not deferred_change(unit, pending):
             unit.reason = "its unit file changed"
         unit.verbs += ["restart"] if unit.reason else []
+        if not unit.reason:
+            unit.reason = reload_reason(unit) or pending_reason(unit, unit.reloads, pending)
+            unit.verbs += ["reload"] if unit.reason else []

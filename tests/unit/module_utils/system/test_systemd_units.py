@@ -16,12 +16,14 @@ from ansible.module_utils.kilonova.system.systemctl import parse_show
 from ansible.module_utils.kilonova.system.units import Unit
 from ansible.module_utils.testing import patch_module_args
 
-from tests.unit.module_utils.system.sample_units import STARTED, stamp, unit
+from tests.unit.module_utils.system.sample_units import START, STARTED, stamp, unit
 
 FAKE_SYSTEMCTL = """#!/bin/sh
 # Prints a file for show, and records every other call. Services that are shown alone are active.
 if [ "$1 $2" = "show --property=Id,ActiveState" ]; then echo ActiveState=active
-elif [ "$1" = show ]; then cat "$FAKE/show"; else echo "$*" >> "$FAKE/calls"; cp "$FAKE/after" "$FAKE/show"; fi
+elif [ "$1" = show ]; then cat "$FAKE/show"
+elif [ "$1" = "$(cat "$FAKE/refused" 2>/dev/null)" ]; then echo "Job for $3 failed." >&2; exit 1
+else echo "$*" >> "$FAKE/calls"; cp "$FAKE/after" "$FAKE/show"; fi
 """
 
 
@@ -35,6 +37,9 @@ class Fake:
         for name, units in (("show", before), ("after", after)):
             blocks = ("\n".join(f"{key}={value}" for key, value in shown.now.items()) for shown in units)
             (self.directory / name).write_text("\n\n".join(blocks) + "\n")
+
+    def refuse(self, verb: str) -> None:
+        (self.directory / "refused").write_text(verb)
 
     def calls(self) -> list[str]:
         path = self.directory / "calls"
@@ -77,6 +82,41 @@ def test_running_units_are_restarted_and_others_started(
     assert (result["started"], result["enabled"]) == (["y.service"], ["y.service"])
     assert result["restarted"] == [{"name": "x.service", "reason": f"{new} changed"}]
     assert result["diff"]["after"].splitlines()[1] == "y.service: active, enabled"
+
+
+def test_a_unit_reloads_what_it_can_read_again(fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new, units = stamp(tmp_path / "new", STARTED + 1), [{"name": "x", "reloads": [str(tmp_path / "new")]}]
+    fake.states([unit(StateChangeTimestamp=START)], [unit()])
+    result = run(capsys, units=units, _ansible_diff=True)
+    assert fake.calls() == ["reload -- x.service"]
+    assert result["reloaded"] == [{"name": "x.service", "reason": f"{new} changed"}]
+    assert (result["changed"], result["restarted"]) == (True, [])
+    # Since that reload it has not changed.
+    later = "Sun 2026-11-22 18:11:29.087918 UTC"
+    fake.states([unit(StateChangeTimestamp=later)], [])
+    assert run(capsys, units=units)["changed"] is False
+    # A dry run that would write it.
+    fake.states([unit(StateChangeTimestamp=later)], [])
+    assert run(capsys, units=units, pending=[new], _ansible_check_mode=True)["reloaded"] != []
+
+
+def test_a_restart_needs_no_reload(fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new = stamp(tmp_path / "new", STARTED + 1)
+    fake.states([unit(StateChangeTimestamp=START)], [unit()])
+    run(capsys, units=[{"name": "x", "reads": [new], "reloads": [new]}])
+    assert fake.calls() == ["reset-failed -- x.service", "restart --no-block -- x.service"]
+
+
+def test_a_reload_that_is_refused_is_tried_again_by_the_next_run(
+    fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = tmp_path / "new"
+    stamp(new, STARTED + 1)
+    fake.states([unit(StateChangeTimestamp=START)], [unit()])
+    fake.refuse("reload")
+    result = run(capsys, units=[{"name": "x", "reloads": [str(new)]}])
+    assert "'systemctl reload -- x.service' failed" in result["msg"]
+    assert new.stat().st_mtime > STARTED + 1
 
 
 def test_check_mode_changes_nothing(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:

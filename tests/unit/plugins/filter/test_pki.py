@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from ansible.errors import AnsibleFilterError
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from plugins.filter import pki
 
@@ -25,6 +27,26 @@ def test_the_same_secret_gives_the_same_bytes() -> None:
     assert pki.pki_authority(SECRET, "libvirt") == pki.pki_authority(SECRET, "libvirt")
     first = pki.pki_certificate(SECRET, "libvirt", "cmp1", ["10.0.0.2"])
     assert first == pki.pki_certificate(SECRET, "libvirt", "cmp1", ["10.0.0.2"])
+
+
+def test_certificates_for_browsers_have_keys_that_they_accept() -> None:
+    authority, certificate = (
+        x509.load_pem_x509_certificate(text.encode())
+        for text in (pki.pki_authority(SECRET, "front"), pki.pki_certificate(SECRET, "front", "api", ["10.0.0.2"]))
+    )
+    for one in (authority, certificate):
+        key = one.public_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        assert key.curve.name == "secp256r1"
+    certificate.verify_directly_issued_by(authority)
+    key = serialization.load_pem_private_key(pki.pki_key(SECRET, "front", "api").encode(), None)
+    assert key.public_key() == certificate.public_key()
+
+
+def test_signatures_with_other_keys_are_the_same_each_time_too() -> None:
+    assert pki.pki_authority(SECRET, "front") == pki.pki_authority(SECRET, "front")
+    assert pki.pki_certificate(SECRET, "front", "api") == pki.pki_certificate(SECRET, "front", "api")
+    assert pki.pki_key(SECRET, "front", "api") != pki.pki_key(SECRET, "front", "other")
 
 
 @pytest.mark.parametrize(
@@ -48,9 +70,10 @@ def test_a_certificate_is_signed_by_its_authority_only() -> None:
         )
 
 
-def test_openssl_accepts_the_chain(tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").write_text(pki.pki_authority(SECRET, "libvirt"))
-    (tmp_path / "cert.pem").write_text(pki.pki_certificate(SECRET, "libvirt", "cmp1", ["cmp1", "10.0.0.2", "cmp1"]))
+@pytest.mark.parametrize("authority", ["libvirt", "front"])
+def test_openssl_accepts_the_chain(authority: str, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text(pki.pki_authority(SECRET, authority))
+    (tmp_path / "cert.pem").write_text(pki.pki_certificate(SECRET, authority, "cmp1", ["cmp1", "10.0.0.2", "cmp1"]))
     for purpose in ("sslserver", "sslclient"):
         done = subprocess.run(
             ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-verify_ip", "10.0.0.2"]
