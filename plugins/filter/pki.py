@@ -6,8 +6,9 @@ A key depends only on the secret and a purpose, a certificate only on keys and a
 bytes, nothing expires, and keys of authorities are never written. A new secret replaces all keys.
 
 Keys are Ed25519 (RFC 8032), or P-256 for authorities whose certificates browsers read, derived with HKDF-SHA256
-(RFC 5869). Signatures with P-256 are deterministic (RFC 6979). Certificates are X.509 (RFC 5280), valid until 9999-12-31,
-which section 4.1.2.5 uses for certificates without an end. Host certificates follow PROTOCOL.certkeys of OpenSSH.
+(RFC 5869). Signatures with P-256 are deterministic (RFC 6979). Certificates are X.509 (RFC 5280), valid until
+9999-12-31, which section 4.1.2.5 uses for certificates without an end. Host certificates follow PROTOCOL.certkeys of
+OpenSSH.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import preflight_facts
 import pytest
 import yaml
 from cryptography import x509
@@ -57,7 +58,7 @@ def proxy_of(sample: rendering.Sample, host: str, **changes: Any) -> str:
     """haproxy.cfg with other values of variables."""
     variables = {**sample.variables(host), **changes}
     sample_with = rendering.Sample(sample.loader, sample.inventory, sample.variable_manager, sample.play, sample.roles)
-    sample_with.variables = lambda _: variables  # type: ignore[method-assign]
+    sample_with.variables = lambda host: variables  # type: ignore[method-assign]
     (service,) = [one for one in sample_with.services(host) if one["name"] == "haproxy"]
     (text,) = [
         file.text for file in sample_with.render(host, service, variables) if file.dest == "/etc/haproxy/haproxy.cfg"
@@ -167,8 +168,6 @@ def test_a_run_that_moves_a_cloud_serves_both() -> None:
         listen = re.search(rf"^listen {port['name']}\n(?:    .*\n)*", text, re.MULTILINE)
         assert listen and len(re.findall(r"bind unix@\S+ mode 600 user haproxy accept-proxy", listen[0])) == 2
     # Preflight of the next run sees it, until it is closed.
-    from library import preflight_facts
-
     assert preflight_facts.serves_plain(text)
     assert not preflight_facts.serves_plain(proxy_of(sample, HOST))
 

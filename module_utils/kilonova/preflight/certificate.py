@@ -99,7 +99,9 @@ def trusted() -> list[x509.Certificate]:
     return [x509.load_der_x509_certificate(one) for one in encoded]
 
 
-def check_chain(path: Sequence[x509.Certificate], authorities: Sequence[x509.Certificate], given: bool) -> Iterator[str]:
+def check_chain(
+    path: Sequence[x509.Certificate], authorities: Sequence[x509.Certificate], given: bool
+) -> Iterator[str]:
     """Report a gap between the certificate, the intermediate ones and the authority.
 
     ``given``: whether the authorities are those of the inventory; otherwise they are those that this computer trusts.

@@ -75,7 +75,6 @@ class Unit:
                 return parse_timestamp(self.get(name))
         return 0.0
 
-
     @property
     def changed(self) -> float:
         """When the unit last started or reloaded (seconds since the epoch), 0 if it never did."""

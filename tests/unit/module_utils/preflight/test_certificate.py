@@ -124,7 +124,9 @@ def test_a_key_that_cannot_be_used(key: str, why: str) -> None:
 
 def test_a_chain_with_a_gap() -> None:
     (found,) = certificate.check_certificate({**GOOD, "haproxy_certificate_chain": ""}, ADDRESS, NOW)
-    assert found.startswith("haproxy_certificate_authority = 'CN=root': CN=api is signed by CN=middle, which is another")
+    assert found.startswith(
+        "haproxy_certificate_authority = 'CN=root': CN=api is signed by CN=middle, which is another"
+    )
     wrong = issue("middle", LEAF, "root", ROOT)
     (found,) = certificate.check_certificate({**GOOD, "haproxy_certificate_chain": wrong}, ADDRESS, NOW)
     assert found.startswith("haproxy_certificate_chain = 'CN=middle': CN=api is not signed by CN=middle, which follows")

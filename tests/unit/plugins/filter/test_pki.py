@@ -39,8 +39,8 @@ def test_certificates_for_browsers_have_keys_that_they_accept() -> None:
         assert isinstance(key, ec.EllipticCurvePublicKey)
         assert key.curve.name == "secp256r1"
     certificate.verify_directly_issued_by(authority)
-    key = serialization.load_pem_private_key(pki.pki_key(SECRET, "front", "api").encode(), None)
-    assert key.public_key() == certificate.public_key()
+    private = serialization.load_pem_private_key(pki.pki_key(SECRET, "front", "api").encode(), None)
+    assert private.public_key() == certificate.public_key()
 
 
 def test_signatures_with_other_keys_are_the_same_each_time_too() -> None:
