@@ -233,3 +233,24 @@ def test_preflight_refuses_a_certificate_of_another_site(own: dict[str, str]) ->
     assert found.startswith("haproxy_certificate = 'CN=api': its names do not include")
     (found,) = problems("all_in_one", HOST, **{**own, "haproxy_certificate_key": "/nonexistent/key.pem"})
     assert found.startswith("haproxy_certificate_key = (hidden): the file cannot be read")
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_all_hosts_go_by_what_the_controller_serves(plain: bool) -> None:
+    sample = rendering.load("multihost")
+    hostvars = {host: {"preflight_facts": {"plain": plain if host == "ctl1" else False}} for host in sample.hosts()}
+    for host in sample.hosts():
+        found = sample.templar(host, {"hostvars": hostvars}).template(sample.variables(host)["cloud_plain"])
+        assert found is plain, host
+
+
+def test_what_served_without_tls_is_closed_at_the_end() -> None:
+    (play,) = yaml.safe_load((rendering.PROJECT / "playbooks" / "close.yml").read_text())
+    roles = {
+        task["ansible.builtin.import_role"]["name"]
+        for block in play["tasks"]
+        for task in block.get("block", [])
+        if "ansible.builtin.import_role" in task
+    }
+    sample = rendering.load("all_in_one")
+    assert roles == {service["name"] for service in sample.services(HOST) if service.get("plain")}

@@ -172,3 +172,19 @@ def test_collect_is_complete() -> None:
     assert facts["interfaces"]["lo"]["kind"] == "loopback"
     assert facts["cgroups"] in ("v1", "v2")
     assert facts["disk_free_mib"]["/"] > 0
+
+
+@pytest.mark.parametrize(
+    ("binds", "plain"),
+    [
+        (["10.0.0.2:5000"], True),
+        (["10.0.0.2:5000 ssl crt /etc/haproxy/front.pem"], False),
+        (["10.0.0.2:5000 ssl crt /etc/haproxy/front.pem", "10.0.0.2:8774"], True),
+        (["unix@/run/haproxy/keystone.plain accept-proxy", "10.0.0.2:5000"], True),
+        ([], False),
+    ],
+)
+def test_whether_haproxy_serves_without_tls(binds: list[str], plain: bool) -> None:
+    text = "".join(f"    bind {bind}\n" for bind in binds)
+    assert preflight_facts.serves_plain(f"# Managed by Kilonova.\n\nlisten keystone\n{text}") is plain
+    assert preflight_facts.serves_plain(f"# Of a site.\n{text}") is False
