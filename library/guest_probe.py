@@ -191,7 +191,7 @@ consoles:
   returned: on success
   type: dict
   sample:
-    novnc: {address: "http://10.0.0.2:6080/vnc_auto.html", version: "003.008", width: 720, height: 400,
+    novnc: {address: "https://10.0.0.2:6080/vnc.html", version: "003.008", width: 720, height: 400,
             name: "QEMU (instance-00000001)", wrong_token_refused: true, expired_token_refused: true}
 layer:
   description: The part of the cloud that failed; the first of several.

@@ -185,6 +185,12 @@ def test_token_that_is_not_known_to_the_proxy(proxy: Proxy) -> None:
     [
         ("http://h:6080/vnc_auto.html?path=%3Ftoken%3Dabc", "abc", "ws://h:6080/?token=abc", "http://h:6080"),
         ("https://h/vnc_lite.html?path=?token=abc", "abc", "wss://h/?token=abc", "https://h"),
+        (
+            "https://h:6080/vnc.html?autoconnect=true&resize=scale&path=%3Ftoken%3Dabc",
+            "abc",
+            "wss://h:6080/?token=abc",
+            "https://h:6080",
+        ),
         ("http://h:6080/vnc_auto.html?token=abc", "abc", "ws://h:6080/?token=abc", "http://h:6080"),
         ("ws://h:6083/?token=abc", "abc", "ws://h:6083/?token=abc", "http://h:6083"),
         ("wss://h/serial?token=abc", "abc", "wss://h/serial?token=abc", "https://h"),
