@@ -77,6 +77,7 @@ facts:
     apt: true
     python3_apt: true
     python: 3.13.5
+    ssh: {source: 192.0.2.1, port: 22}
     ssh_host_key: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGwX root@node1
     ovs_system_id: baa07756-c184-4977-8a41-afa702119483
     deployed: true
@@ -103,6 +104,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.kilonova.network.ssh_connection import ssh_connection
 
 KVM_GET_API_VERSION = 0xAE00
 KVM_API_VERSION = 12
@@ -366,6 +368,7 @@ def collect(paths: Sequence[str] = ()) -> dict[str, Any]:
         "apt": os.path.exists("/usr/bin/apt-get") and os.path.exists("/usr/bin/dpkg"),
         "python3_apt": python3_apt(),
         "python": platform.python_version(),
+        "ssh": ssh_connection(os.getpid()),
         "ssh_host_key": read("/etc/ssh/ssh_host_ed25519_key.pub"),
         "ovs_system_id": read("/etc/openvswitch/system-id.conf"),
         "deployed": os.path.isdir(STATE_DIRECTORY),

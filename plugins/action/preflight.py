@@ -28,6 +28,7 @@ from ansible.module_utils.kilonova.preflight import (
     certificate,
     chassis,
     deployed,
+    firewall,
     first_cloud,
     interfaces,
     inventory,
@@ -179,6 +180,7 @@ class ActionModule(ActionBase):
             *ranges.check_numbers(found, known),
             *ranges.check_memory_sizes(found, facts, self._groups),
             *ranges.check_addresses(found, known),
+            *firewall.check_sources(found),
         ]
         notes += values.note_removed_options(found)
         secrets = known.secrets.union(self._arguments["secrets_names"]) & set(found)
@@ -245,6 +247,13 @@ class ActionModule(ActionBase):
         texts, problems = certificate.read({name: self.text(name) for name in certificate.NAMES}, load)
         return problems or certificate.check_certificate(texts, address, datetime.now(UTC))
 
+    def check_firewall(self, facts: dict[str, Any]) -> list[str]:
+        """Check that the firewall lets this run in."""
+        if not self.value("firewall_enabled"):
+            return []
+        names = ("firewall_ssh_sources", "firewall_ssh_ports", "firewall_host_addresses")
+        return firewall.check_way_in(facts, *(self.value(name) for name in names))
+
     def check_host(self, facts: dict[str, Any], known: roles.Known, host: str, first: str) -> list[str]:
         """Check the host against its variables."""
         args, text, groups = self._arguments, self.text, self._variables["groups"]
@@ -284,6 +293,7 @@ class ActionModule(ActionBase):
             *tunnels.check_tunnel_interface(facts, tunnel_interface, flat),
             *tunnels.check_tunnel_address(facts, tunnel_address, bridge_address, management, hosts),
             *ports.check_ports(facts, args["ports"], self._groups),
+            *self.check_firewall(facts),
             *deployed.check_recorded(facts, {name: self.value(name) for name in deployed.FIXED}),
         ]
         if "controller" in self._groups:

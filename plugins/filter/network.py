@@ -30,11 +30,22 @@ def prefix_length(cidr: str) -> int:
 def hosts_lines(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return lines for /etc/hosts with the management address and name of each host."""
 
-    def address(host: str) -> str:
-        variables = hostvars[host]
-        return str(variables.get("cloud_management_address") or variables.get("ansible_host") or host)
+    return [f"{_management_address(host, hostvars[host])} {host}" for host in hosts]
 
-    return [f"{address(host)} {host}" for host in hosts]
+
+def _management_address(host: str, variables: Mapping[str, Any]) -> str:
+    return str(variables.get("cloud_management_address") or variables.get("ansible_host") or host)
+
+
+def host_addresses(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the IPv4 addresses from which hosts talk to each other: for management, for tunnels, and further ones."""
+    found = set()
+    for host in hosts:
+        variables = hostvars[host]
+        tunnel = variables.get("ovn_chassis_tunnel_address") or variables.get("ovn_chassis_bridge_address") or ""
+        found.update([_management_address(host, variables), str(tunnel).partition("/")[0]])
+        found.update(map(str, variables.get("firewall_addresses") or []))
+    return sorted(found - {""})
 
 
 def addresses_on(interfaces: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> list[str]:
@@ -59,6 +70,7 @@ class FilterModule:
         return {
             "addresses_on": addresses_on,
             "first_host": first_host,
+            "host_addresses": host_addresses,
             "hosts_lines": hosts_lines,
             "interface_with": interface_with,
             "prefix_length": prefix_length,

@@ -70,13 +70,45 @@ def occupied_ports(services: Iterable[Service], proxy: str) -> list[dict[str, An
             "port": port["port"],
             "groups": list(service["groups"]),
             "purpose": port["title"],
+            **({"protocol": port["protocol"]} if "protocol" in port else {}),
             "units": [*([proxy] if port.get("proxied") else []), *map(_full_name, port["units"])],
         }
         for service in services
         for port in service.get("ports", [])
-        # Open only while an earlier deployment holds it.
-        if not port.get("plain")
+        # Plain ports are open only while an earlier deployment holds them. Any process may hold a port of a range.
+        if not port.get("plain") and not port.get("last")
     ]
+
+
+def reachable_ports(services: Iterable[Service]) -> list[dict[str, Any]]:
+    """Return who may connect to the ports of a host with these services, in the order of their numbers.
+
+    HAProxy serves a proxied port to everyone, and nobody else reaches the unit behind it.
+    """
+    services = list(services)
+    users = {database["user"] for service in services for database in service.get("databases", [])}
+    found = []
+    for port in (port for service in services for port in service.get("ports", [])):
+        proxied = bool(port.get("proxied"))
+        local = ["haproxy"] if proxied else port.get("local_users", [])
+        # A user of a service that this host does not have would be unknown here.
+        local = sorted({*local, *users} - {"services"} if "services" in local else {*local})
+        found.append(
+            {
+                "name": port["name"],
+                "title": port["title"],
+                "protocol": port.get("protocol", "tcp"),
+                "ports": f"{port['port']}-{port['last']}" if port.get("last") else str(port["port"]),
+                "from": _sources(port.get("from", ["everyone"] if proxied else [])),
+                "local_users": local,
+                "proxied": proxied,
+            }
+        )
+    return sorted(found, key=lambda port: (int(port["ports"].partition("-")[0]), port["name"]))
+
+
+def _sources(sources: Iterable[str]) -> list[str]:
+    return [group for source in sources for group in (("controller", "compute") if source == "hosts" else (source,))]
 
 
 def _full_name(unit: str) -> str:
@@ -326,6 +358,7 @@ class FilterModule:
             "occupied_ports": occupied_ports,
             "paths_of": paths_of,
             "proxied_ports": proxied_ports,
+            "reachable_ports": reachable_ports,
             "service_index": service_index,
             "service_secrets": service_secrets,
             "service_tags": service_tags,

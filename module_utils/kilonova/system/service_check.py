@@ -24,7 +24,13 @@ from ansible.module_utils.kilonova.database import mariadb_databases, openstack_
 from ansible.module_utils.kilonova.guest_image import image as guest_image
 from ansible.module_utils.kilonova.libvirt import probe as libvirt_probe
 from ansible.module_utils.kilonova.network import bridge as network_bridge
-from ansible.module_utils.kilonova.network import metadata_proxies, nft_table, ovn_databases, ovs_chassis
+from ansible.module_utils.kilonova.network import (
+    firewall_tables,
+    metadata_proxies,
+    nft_table,
+    ovn_databases,
+    ovs_chassis,
+)
 from ansible.module_utils.kilonova.system import apt_packages, rabbitmq_definitions, sysctl_values, systemd_units
 
 # Modules that a service map may name under checks. Each has ARGUMENT_SPEC and run(module). One that waits long for
@@ -33,6 +39,7 @@ CHECKS: dict[str, ModuleType] = {
     "apt_packages": apt_packages,
     "cloud_resources": cloud_resources,
     "compute_id": compute_id,
+    "firewall_tables": firewall_tables,
     "guest_image": guest_image,
     "keystone_bootstrap": keystone_bootstrap,
     "keystone_catalog": keystone_catalog,

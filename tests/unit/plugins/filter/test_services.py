@@ -134,6 +134,35 @@ def test_ports_are_derived_from_the_maps() -> None:
     ]
 
 
+def test_ports_of_ranges_are_not_looked_for_and_protocols_are() -> None:
+    ports = [
+        {"name": "vnc", "title": "screens", "port": 5900, "last": 6399, "units": ["libvirtd"]},
+        {"name": "geneve", "title": "tunnels", "port": 6081, "protocol": "udp", "units": ["ovs-vswitchd"]},
+    ]
+    (found,) = filters.occupied_ports([{"groups": ["compute"], "ports": ports}], "haproxy.service")
+    assert (found["port"], found["protocol"]) == (6081, "udp")
+
+
+def test_who_may_connect_to_ports() -> None:
+    def port(name: str, number: int, **more: Any) -> dict[str, Any]:
+        return {"name": name, "title": name, "port": number, "units": ["a"], **more}
+
+    services: list[dict[str, Any]] = [
+        {"databases": [{"name": "nova_api", "user": "nova"}], "ports": [port("metadata", 2, proxied=True, **{"from": ["compute"]})]},
+        {"databases": [{"name": "heat", "user": "heat"}], "ports": [port("heat", 3, proxied=True)]},
+        {"ports": [port("cache", 4, local_users=["services", "root"]), port("queue", 1, **{"from": ["hosts"]})]},
+        {"ports": [port("screens", 5, last=9, protocol="udp")]},
+    ]
+    found = filters.reachable_ports(services)
+    assert [(one["name"], one["protocol"], one["ports"], one["from"], one["local_users"]) for one in found] == [
+        ("queue", "tcp", "1", ["controller", "compute"], []),
+        ("metadata", "tcp", "2", ["compute"], ["haproxy"]),
+        ("heat", "tcp", "3", ["everyone"], ["haproxy"]),
+        ("cache", "tcp", "4", [], ["heat", "nova", "root"]),
+        ("screens", "udp", "5-9", [], []),
+    ]
+
+
 def test_the_index_has_the_units_of_each_layer_and_their_logs() -> None:
     services = [
         {"layers": {"guest": ["nova-compute"]}, "units": [{"name": "mariadb.service", "logs": ["mysql/error.log"]}]},

@@ -1,0 +1,63 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""The action plugin firewall_tables confirms rules over a new connection, or says what the host did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from plugins.action import firewall_tables as action
+
+
+class Plugin(action.ActionModule):
+    """The plugin with a list of answers in place of a host; None is a host that does not answer."""
+
+    def __init__(self, answers: list[dict[str, Any] | None]) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+
+    def ask(self, variables: dict[str, Any], **changes: Any) -> dict[str, Any] | None:
+        """Return the next answer; repeat the last one."""
+        self.asked.append(changes["state"])
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests do not wait for a network."""
+    monkeypatch.setattr(action, "PAUSE", 0.01)
+    monkeypatch.setattr(action, "RETURN_SECONDS", 0.1)
+
+
+def test_confirms_as_soon_as_the_host_answers() -> None:
+    plugin, result = Plugin([None, None, {"changed": True}]), {"changed": True}
+    plugin.confirm(result, "t1", {}, 60)
+    assert result == {"changed": True}
+    assert plugin.asked == ["confirmed"] * 3
+
+
+def test_failure_says_that_the_host_came_back() -> None:
+    plugin = Plugin([None] * 3 + [{"status": {"armed": True}}, {"status": {"armed": False, "undone": True}}])
+    result: dict[str, Any] = {"changed": True}
+    plugin.confirm(result, "t1", {}, 0.02)
+    assert result["failed"]
+    assert result["msg"].startswith(
+        "The firewall was not changed: No new connection to the host succeeded within 0 s. It returned to its former rules by "
+        "itself and answers again. Check firewall_ssh_sources"
+    )
+
+
+def test_a_refused_confirmation_is_not_repeated() -> None:
+    plugin = Plugin([{"failed": True, "msg": "It was undone."}, {"status": {"armed": False}}])
+    result: dict[str, Any] = {"changed": True}
+    plugin.confirm(result, "t1", {}, 60)
+    assert "The firewall was not changed: It was undone." in result["msg"]
+    assert plugin.asked == ["confirmed", "inspected"]
+
+
+def test_failure_says_that_the_host_did_not_come_back() -> None:
+    result: dict[str, Any] = {"changed": True}
+    Plugin([None]).confirm(result, "t1", {}, 0.02)
+    assert "The host does not answer with its former rules either. Look at its console" in result["msg"]
