@@ -86,9 +86,14 @@ def test_hosts_know_each_other_by_all_their_addresses() -> None:
 
 @pytest.mark.parametrize(("address", "apart"), [("192.0.2.10/24", False), ("192.168.1.1/24", True)])
 def test_guests_of_other_hosts_are_known_by_where_they_come_from(address: str, apart: bool) -> None:
-    facts = {**rendering.load("multihost").variables("ctl1")["preflight_facts"], "interfaces": {"br0": {"addresses": [address]}}}
+    facts = {
+        **rendering.load("multihost").variables("ctl1")["preflight_facts"],
+        "interfaces": {"br0": {"addresses": [address]}},
+    }
     found = chain(rules("ctl1", preflight_facts=facts), "from_guests")
-    wanted = 'iifname "br0" goto guests_to_host' if apart else 'iifname "br0" ip saddr 192.168.1.0/24 goto guests_to_host'
+    wanted = (
+        'iifname "br0" goto guests_to_host' if apart else 'iifname "br0" ip saddr 192.168.1.0/24 goto guests_to_host'
+    )
     assert wanted in found
 
 

@@ -64,7 +64,11 @@ def test_interfaces_and_their_addresses() -> None:
 def test_addresses_from_which_hosts_talk() -> None:
     hostvars: dict[str, dict[str, object]] = {
         "nova1": {"cloud_management_address": "10.0.0.11", "ovn_chassis_bridge_address": "198.18.0.1/24"},
-        "nova2": {"ansible_host": "10.0.0.12", "ovn_chassis_tunnel_address": "10.1.0.12", "firewall_addresses": ["10.2.0.12"]},
+        "nova2": {
+            "ansible_host": "10.0.0.12",
+            "ovn_chassis_tunnel_address": "10.1.0.12",
+            "firewall_addresses": ["10.2.0.12"],
+        },
         "10.0.0.13": {},
     }
     assert filters.host_addresses(["nova2"], hostvars) == ["10.0.0.12", "10.1.0.12", "10.2.0.12"]

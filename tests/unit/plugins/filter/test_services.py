@@ -148,7 +148,10 @@ def test_who_may_connect_to_ports() -> None:
         return {"name": name, "title": name, "port": number, "units": ["a"], **more}
 
     services: list[dict[str, Any]] = [
-        {"databases": [{"name": "nova_api", "user": "nova"}], "ports": [port("metadata", 2, proxied=True, **{"from": ["compute"]})]},
+        {
+            "databases": [{"name": "nova_api", "user": "nova"}],
+            "ports": [port("metadata", 2, proxied=True, **{"from": ["compute"]})],
+        },
         {"databases": [{"name": "heat", "user": "heat"}], "ports": [port("heat", 3, proxied=True)]},
         {"ports": [port("cache", 4, local_users=["services", "root"]), port("queue", 1, **{"from": ["hosts"]})]},
         {"ports": [port("screens", 5, last=9, protocol="udp")]},
