@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run the module firewall_tables and confirm tables that it loaded over a new connection.
 
-The host returns to its former tables unless that succeeds (module_utils/kilonova/network/firewall_tables.py). This plugin
-then waits until it has, and fails with the reason.
+The host returns to its former tables unless that succeeds (module_utils/kilonova/network/firewall_tables.py). This
+plugin then waits until it has, and fails with the reason.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class ActionModule(ActionBase):
             status = (self.ask(variables, state="inspected") or {}).get("status", status)
             time.sleep(PAUSE)
         outcome = (
-            "The host does not answer with its former rules either. Look at its console: /var/lib/kilonova/firewall/rollback."
+            "The host does not answer with its former rules either. Look at its console: "
+            "sh /var/lib/kilonova/firewall/rollback."
             if status.get("armed")
             else "It returned to its former rules by itself and answers again."
         )

@@ -51,7 +51,7 @@ def test_a_run_that_would_be_locked_out() -> None:
     facts = host(ssh={"source": "198.51.100.7", "port": 2222})
     address, port = firewall.check_way_in(facts, ["192.0.2.0/24", "::/0"], [22], [])
     assert address == (
-        "firewall_ssh_sources = ['192.0.2.0/24', '::/0']: this run reaches the host from 198.51.100.7, which is not among "
-        "them, and would be locked out. Add 198.51.100.7 or a network that contains it."
+        "firewall_ssh_sources = ['192.0.2.0/24', '::/0']: this run reaches the host from 198.51.100.7, which is not "
+        "among them, and would be locked out. Add 198.51.100.7 or a network that contains it."
     )
     assert port.startswith("firewall_ssh_ports = [22]: this run reaches sshd on port 2222")

@@ -44,8 +44,8 @@ def test_failure_says_that_the_host_came_back() -> None:
     plugin.confirm(result, "t1", {}, 0.02)
     assert result["failed"]
     assert result["msg"].startswith(
-        "The firewall was not changed: No new connection to the host succeeded within 0 s. It returned to its former rules by "
-        "itself and answers again. Check firewall_ssh_sources"
+        "The firewall was not changed: No new connection to the host succeeded within 0 s. It returned to its former "
+        "rules by itself and answers again. Check firewall_ssh_sources"
     )
 
 
