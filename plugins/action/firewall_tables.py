@@ -50,7 +50,8 @@ class ActionModule(ActionBase):
             if answer is not None:
                 if not answer.get("failed"):
                     return
-                why = str(answer.get("msg"))
+                if not answer.get("status", {}).get("undone"):
+                    why = str(answer.get("msg"))
                 break
             time.sleep(PAUSE)
         deadline += RETURN_SECONDS

@@ -57,6 +57,14 @@ def test_a_refused_confirmation_is_not_repeated() -> None:
     assert plugin.asked == ["confirmed", "inspected"]
 
 
+def test_a_host_that_had_returned_by_then_was_not_reached_in_time() -> None:
+    undone = {"armed": False, "undone": True}
+    plugin = Plugin([None, {"failed": True, "msg": "There is no such change.", "status": undone}, {"status": undone}])
+    result: dict[str, Any] = {"changed": True}
+    plugin.confirm(result, "t1", {}, 60)
+    assert "No new connection to the host succeeded within 60 s." in result["msg"]
+
+
 def test_failure_says_that_the_host_did_not_come_back() -> None:
     result: dict[str, Any] = {"changed": True}
     Plugin([None]).confirm(result, "t1", {}, 0.02)
