@@ -11,6 +11,8 @@ version_added: "0.1.0"
 description:
   - Finds units that failed, are masked, stopped, missing or restarting over and over, or that would not start at boot.
     Returns for each the reason, the command that mends it, and the end of its log.
+  - Asks sockets for their certificates. A unit whose certificate ends in less than 7 days, or is not of the expected
+    authority, counts as broken.
   - Of HAProxy, also finds servers that somebody took out at run time (C(MAINT), C(DRAIN)).
   - Takes a fraction of a second where all units run. Units that are starting are waited for.
   - Fails for none of these; RV(broken) says what it found.
@@ -39,6 +41,32 @@ options:
       enabled:
         description: Whether it has to start at boot. By default, that does not matter.
         type: bool
+  certificates:
+    description: The sockets that serve TLS, as the filter P(served_certificates#filter) makes them of service maps.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      title:
+        description: What is served, such as V(the APIs).
+        type: str
+        required: true
+      unit:
+        description: Full name of the unit that serves it, one of O(units).
+        type: str
+        required: true
+      address:
+        description: Address or name to connect to.
+        type: str
+        required: true
+      port:
+        description: Port to connect to.
+        type: int
+        required: true
+      authority:
+        description: Path of the certificate of the authority, in PEM form.
+        type: path
+        required: true
   timeout:
     description: Seconds to wait for units that are starting, if others are broken or one of them died repeatedly.
     type: float
@@ -88,6 +116,14 @@ foreign:
   returned: always
   type: list
   elements: str
+certificates:
+  description: How long the certificates that sockets serve are valid.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    title: {description: What is served., type: str}
+    days: {description: Whole days that are left., type: int}
 """
 
 from ansible.module_utils.basic import AnsibleModule

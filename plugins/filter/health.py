@@ -88,8 +88,22 @@ def unit_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return failed + lines + [line for host, one in broken for line in (f"=== {host}", *one["log"].splitlines())]
 
 
+def certificate_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a line for each kind of certificate: how many days are left, and on which host the fewest."""
+    least: dict[str, tuple[int, str]] = {}
+    for host, result in results.items():
+        for one in result.get("certificates", []):
+            least[one["title"]] = min(least.get(one["title"], (one["days"], host)), (one["days"], host))
+    return [f"Certificate of {title}: {days} days left ({host})" for title, (days, host) in sorted(least.items())]
+
+
 class FilterModule:
     """Entry point for Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"health_lines": health_lines, "unit_lines": unit_lines, "units_found": units_found}
+        return {
+            "certificate_lines": certificate_lines,
+            "health_lines": health_lines,
+            "unit_lines": unit_lines,
+            "units_found": units_found,
+        }

@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Filters for certificates and ssh keys that are derived from one secret.
 
-A key depends only on the secret and a purpose, a certificate only on keys and arguments: a second run renders the same
-bytes, nothing expires, and keys of authorities are never written. A new secret replaces all keys.
+A key depends only on the secret and a purpose, a certificate only on keys, arguments and a period of time: a second run
+renders the same bytes, and keys of authorities are never written. A new secret replaces all keys.
+
+Time is divided into periods of two thirds of a certificate's life. A certificate begins with its period, so that the
+first run of the next one replaces it while it has a third of its life left.
 
 Keys are Ed25519 (RFC 8032), or P-256 for authorities whose certificates browsers read, derived with HKDF-SHA256
-(RFC 5869). Signatures with P-256 are deterministic (RFC 6979). Certificates are X.509 (RFC 5280), valid until
-9999-12-31, which section 4.1.2.5 uses for certificates without an end. Host certificates follow PROTOCOL.certkeys of
-OpenSSH.
+(RFC 5869). Signatures with P-256 are deterministic (RFC 6979). Certificates are X.509 (RFC 5280). Host certificates
+follow PROTOCOL.certkeys of OpenSSH.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import base64
 import ipaddress
 import struct
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from cryptography import x509
@@ -25,12 +28,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from jinja2 import pass_context
+from jinja2.runtime import Context
 
 # Part of every derivation: changing it changes all keys.
 VERSION = "kilonova pki 1"
-# In the past, so that a host whose clock is slow accepts a new certificate.
+# When the first period began, and the life of authorities, which end with their secret.
 BEGIN = datetime(2020, 1, 1, tzinfo=UTC)
-END = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+END = datetime(2050, 1, 1, tzinfo=UTC)
+DAYS = 365
+# So that a host whose clock is slow accepts a new certificate.
+EARLY = timedelta(days=1)
+USAGES = {"server": x509.ExtendedKeyUsageOID.SERVER_AUTH, "client": x509.ExtendedKeyUsageOID.CLIENT_AUTH}
 SSH_CERTIFICATE = b"ssh-ed25519-cert-v01@openssh.com"
 SSH_HOST = 2  # SSH_CERT_TYPE_HOST of PROTOCOL.certkeys
 SSH_FOREVER = 2**64 - 1
@@ -143,23 +152,38 @@ def alternative(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
-def pki_certificate(secret: str, authority: str, holder: str, addresses: Iterable[str] = ()) -> str:
-    """Return the certificate of a holder in PEM form."""
+def period_of(now: datetime, days: float) -> tuple[int, datetime, datetime]:
+    """Return the number of the period that holds a time, and begin and end of its certificates."""
+    life = timedelta(days=days)
+    number = (now - BEGIN) // (life * 2 / 3)
+    begin = BEGIN + number * (life * 2 / 3)
+    return number, begin - EARLY, begin + life
+
+
+def pki_certificate(
+    secret: str,
+    authority: str,
+    holder: str,
+    addresses: Iterable[str] = (),
+    usages: Iterable[str] = ("server", "client"),
+    *,
+    days: float = DAYS,
+    now: datetime | None = None,
+) -> str:
+    """Return the certificate of a holder in PEM form, with a life of some days."""
+    number, begin, end = period_of(now or datetime.now(UTC), days)
     signer = authority_key(secret, authority)
     public = private_key(secret, authority, holder).public_key()
     names = list(dict.fromkeys(addresses))
     builder = (
         x509.CertificateBuilder(name_of(authority), name_of(authority, holder), public)
-        # Includes the addresses, so that two certificates of a host never have the same number.
-        .serial_number(serial_number(secret, "/".join([authority, holder, *names])))
-        .not_valid_before(BEGIN)
-        .not_valid_after(END)
+        # Two certificates of a host never have the same number.
+        .serial_number(serial_number(secret, "/".join([authority, holder, *names, *usages, f"{days} {number}"])))
+        .not_valid_before(begin)
+        .not_valid_after(end)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(usage(signs=False), critical=True)
-        .add_extension(
-            x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH, x509.ExtendedKeyUsageOID.CLIENT_AUTH]),
-            critical=False,
-        )
+        .add_extension(x509.ExtendedKeyUsage([USAGES[usage] for usage in usages]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
     )
@@ -211,13 +235,19 @@ def ssh_host_certificate(secret: str, authority: str, holder: str, host_key: str
     return f"{SSH_CERTIFICATE.decode()} {base64.b64encode(body + ssh_string(signature)).decode()}"
 
 
+@pass_context
+def certificate_of_inventory(context: Context, *arguments: Any, **options: Any) -> str:
+    """Return a certificate with the life that the variable secrets_certificate_days says."""
+    return pki_certificate(*arguments, days=float(context.resolve("secrets_certificate_days")), **options)
+
+
 class FilterModule:
     """Entry point for Ansible."""
 
     def filters(self) -> dict[str, Callable[..., str]]:
         return {
             "pki_authority": pki_authority,
-            "pki_certificate": pki_certificate,
+            "pki_certificate": certificate_of_inventory,
             "pki_key": pki_key,
             "ssh_host_certificate": ssh_host_certificate,
             "ssh_public_key": ssh_public_key,

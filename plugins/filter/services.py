@@ -184,6 +184,11 @@ def titled_units(services: Iterable[Service]) -> list[dict[str, Any]]:
     ]
 
 
+def served_certificates(services: Iterable[Service]) -> list[dict[str, Any]]:
+    """Return the sockets of services that serve TLS, as unit_check takes them."""
+    return [entry for service in services for entry in service.get("certificates", [])]
+
+
 def files_of(service: Service) -> list[dict[str, Any]]:
     """Return the files of a service as config_files takes them, with the role of each template, and drop-ins."""
     return drop_ins(service) + [{"role": service["name"], **file} for file in service.get("files", [])]
@@ -359,6 +364,7 @@ class FilterModule:
             "paths_of": paths_of,
             "proxied_ports": proxied_ports,
             "reachable_ports": reachable_ports,
+            "served_certificates": served_certificates,
             "service_index": service_index,
             "service_secrets": service_secrets,
             "service_tags": service_tags,

@@ -254,3 +254,11 @@ def test_what_served_without_tls_is_closed_at_the_end() -> None:
     }
     sample = rendering.load("all_in_one")
     assert roles == {service["name"] for service in sample.services(HOST) if service.get("plain")}
+
+
+def test_certificates_live_as_long_as_the_inventory_says() -> None:
+    rendered = files(rendering.load("all_in_one"), HOST)
+    for path in ("/etc/haproxy/front.pem", "/etc/pki/libvirt/servercert.pem", "/etc/pki/qemu/client-cert.pem"):
+        certificate = x509.load_pem_x509_certificate(rendered[path].encode())
+        # A day earlier, for slow clocks.
+        assert (certificate.not_valid_after_utc - certificate.not_valid_before_utc).days == 366

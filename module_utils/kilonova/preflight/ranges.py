@@ -32,6 +32,7 @@ LIMITS = {
     "preflight_minimum_disk_deployed_mib": NOT_NEGATIVE,
     # Passwords that are generated must be long enough.
     "keystone_password_length": Limits(1, 32),
+    "secrets_certificate_days": Limits(30, 3650),
     # A generated secrets_pki_seed must be long enough.
     "secrets_length": Limits(32, 255),
 }

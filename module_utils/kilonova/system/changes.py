@@ -57,6 +57,7 @@ def items(result: dict[str, Any], fallback: str) -> list[str]:
         found += [text.format(entry) for entry in value if isinstance(entry, str)] if isinstance(value, list) else []
     restarted = [entry["name"] for entry in result.get("restarted") or [] if isinstance(entry, dict)]
     found += [f"restart {name}" for name in restarted]
+    found += [f"reload {entry['name']}" for entry in result.get("reloaded") or [] if isinstance(entry, dict)]
     # Units that start are enabled as well; only the others are worth a line.
     started = result.get("started") or []
     found += [f"enable {name}" for name in result.get("enabled") or [] if name not in [*started, *restarted]]

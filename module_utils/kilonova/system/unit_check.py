@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.kilonova.system import certificates
 from ansible.module_utils.kilonova.system.logs import unit_log
 from ansible.module_utils.kilonova.system.systemctl import Systemctl
 from ansible.module_utils.kilonova.system.unit_readiness import not_ready
@@ -30,6 +31,7 @@ UNIT_OPTIONS: dict[str, Any] = {
 }
 ARGUMENT_SPEC: dict[str, Any] = {
     "units": {"type": "list", "elements": "dict", "required": True, "options": UNIT_OPTIONS},
+    "certificates": {"type": "list", "elements": "dict", "default": [], "options": certificates.OPTIONS},
     "timeout": {"type": "float", "default": 10.0},
     "start_timeout": {"type": "float", "default": 120.0},
     "lines": {"type": "int", "default": 10},
@@ -112,8 +114,16 @@ def run(module: AnsibleModule) -> None:
     # It may run although it is masked.
     off = list(switched_off(statistics(module.params["haproxy_socket"]))) if PROXY in given else []
     broken += off
+    dead = {one["unit"] for one in broken}
+    served = [found for found in certificates.ask_all(module.params["certificates"]) if found.unit not in dead]
+    broken += [
+        {"unit": found.unit, "reason": found.reason, "command": "ansible-playbook site.yml"}
+        for found in served
+        if found.reason
+    ]
     for one in broken:
         one["title"] = given[one["unit"]]["title"]
         one["log"] = unit_log(one["unit"], module.params["lines"])
     foreign = [f"{PROXY} {one['reason']}" for one in off]
-    module.exit_json(changed=False, host=socket.gethostname(), broken=broken, foreign=foreign)
+    days = [{"title": found.title, "days": found.days} for found in served if found.days is not None]
+    module.exit_json(changed=False, host=socket.gethostname(), broken=broken, foreign=foreign, certificates=days)

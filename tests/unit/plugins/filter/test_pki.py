@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,47 @@ def test_a_moved_host_gets_another_serial_number() -> None:
         for address in ("10.0.0.2", "10.0.0.3")
     )
     assert first.serial_number != second.serial_number
+
+
+def at(day: float, days: float = 30) -> x509.Certificate:
+    """The certificate that a run makes some days after the first period began."""
+    now = pki.BEGIN + timedelta(days=day)
+    text = pki.pki_certificate(SECRET, "libvirt", "cmp1", days=days, now=now)
+    return x509.load_pem_x509_certificate(text.encode())
+
+
+def test_a_certificate_is_replaced_with_a_third_of_its_life_left() -> None:
+    first, last, next_one = at(0), at(19.99), at(20)
+    assert first == last != next_one
+    assert first.serial_number != next_one.serial_number
+    assert first.not_valid_after_utc - next_one.not_valid_before_utc == timedelta(days=11)
+    for day in (0, 5.5, 19.99, 20, 1000.3):
+        now = pki.BEGIN + timedelta(days=day)
+        left = at(day).not_valid_after_utc - now
+        assert timedelta(days=10) <= left <= timedelta(days=30)
+        assert at(day).not_valid_before_utc <= now - timedelta(days=1)
+
+
+def test_another_life_is_another_certificate() -> None:
+    assert at(0, 30).serial_number != at(0, 60).serial_number
+
+
+@pytest.mark.parametrize("usages", [["server"], ["client"]])
+def test_a_certificate_is_good_for_its_usages_only(usages: list[str], tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text(pki.pki_authority(SECRET, "console"))
+    (tmp_path / "cert.pem").write_text(pki.pki_certificate(SECRET, "console", "cmp1", usages=usages))
+    good = [
+        purpose
+        for purpose in ("server", "client")
+        if subprocess.run(
+            ["openssl", "verify", "-purpose", f"ssl{purpose}", "-CAfile", "ca.pem", "cert.pem"],
+            cwd=tmp_path,
+            capture_output=True,
+            check=False,
+        ).returncode
+        == 0
+    ]
+    assert good == usages
 
 
 def test_a_long_host_name_fits() -> None:

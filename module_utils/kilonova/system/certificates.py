@@ -1,0 +1,67 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Ask sockets which certificates they serve, and how long those are valid."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+TIMEOUT = 5.0
+DAY = 86400
+# After which a run of site.yml is overdue: runs replace certificates that have a third of their life left.
+LEAST_DAYS = 7
+OPTIONS: dict[str, Any] = {
+    "title": {"type": "str", "required": True},
+    "unit": {"type": "str", "required": True},
+    "address": {"type": "str", "required": True},
+    "port": {"type": "int", "required": True},
+    "authority": {"type": "path", "required": True},
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a socket serves: whole days until its certificate ends, or why that is not known."""
+
+    title: str
+    unit: str
+    days: int | None
+    problem: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Say what is wrong, "" for nothing."""
+        if self.problem:
+            return f"serves no certificate that can be trusted ({self.problem})"
+        if self.days is not None and self.days < LEAST_DAYS:
+            return f"serves a certificate that ends in {self.days} days"
+        return ""
+
+
+def ask(title: str, unit: str, address: str, port: int, authority: str) -> Found:
+    """Ask one socket. Its names are not compared: an address may have several."""
+    try:
+        context = ssl.create_default_context(cafile=authority)
+        context.check_hostname = False
+        with (
+            socket.create_connection((address, port), TIMEOUT) as connection,
+            context.wrap_socket(connection, server_hostname=address) as secure,
+        ):
+            certificate = secure.getpeercert() or {}
+    except ssl.SSLCertVerificationError as error:
+        return Found(title, unit, None, error.verify_message)
+    except (OSError, ValueError) as error:
+        return Found(title, unit, None, str(error))
+    end = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
+    return Found(title, unit, int((end - time.time()) // DAY))
+
+
+def ask_all(sockets: list[dict[str, Any]]) -> list[Found]:
+    """Ask all sockets at once."""
+    with ThreadPoolExecutor(max(1, len(sockets))) as pool:
+        return list(pool.map(lambda one: ask(**one), sockets))

@@ -1,0 +1,79 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""Certificates as sockets serve them, against TLS servers of the test."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.kilonova.system import certificates
+
+from plugins.filter import pki
+
+SECRET = "x" * 32
+Serve = Callable[[float], int]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Serve a certificate of some days on a port of loopback, from its first day on."""
+    listeners = []
+
+    def on_a_port(days: float) -> int:
+        text = pki.pki_certificate(SECRET, "front", "api", days=days, now=datetime.now(UTC))
+        (tmp_path / "pem").write_text(text + pki.pki_key(SECRET, "front", "api"))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tmp_path / "pem")
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                try:
+                    context.wrap_socket(connection, server_side=True).close()
+                except OSError:
+                    return  # The client does not trust the certificate.
+
+        threading.Thread(target=answer, daemon=True).start()
+        return int(listener.getsockname()[1])
+
+    yield on_a_port
+    for listener in listeners:
+        listener.close()
+
+
+def ask(tmp_path: Path, port: int, authority: str = "front") -> certificates.Found:
+    (tmp_path / "ca.pem").write_text(pki.pki_authority(SECRET, authority))
+    return certificates.ask("the APIs", "haproxy.service", "127.0.0.1", port, str(tmp_path / "ca.pem"))
+
+
+def test_the_days_that_are_left(serve: Serve, tmp_path: Path) -> None:
+    found = ask(tmp_path, serve(3000))
+    assert found.days is not None and 1000 <= found.days <= 3000
+    assert found.reason == ""
+
+
+def test_a_certificate_that_ends_soon(serve: Serve, tmp_path: Path) -> None:
+    found = ask(tmp_path, serve(6))
+    assert found.days is not None and 2 <= found.days < 6
+    assert found.reason == f"serves a certificate that ends in {found.days} days"
+
+
+def test_another_authority(serve: Serve, tmp_path: Path) -> None:
+    found = ask(tmp_path, serve(3000), authority="libvirt")
+    assert found.days is None
+    assert found.reason.startswith("serves no certificate that can be trusted (")
+
+
+def test_a_socket_that_does_not_answer(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    assert "refused" in ask(tmp_path, port).reason
+    assert "No such file" in certificates.ask("x", "x.service", "127.0.0.1", port, str(tmp_path / "none")).reason
