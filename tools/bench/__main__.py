@@ -104,11 +104,19 @@ def units_of_computes(services: Sequence[Mapping[str, Any]]) -> set[str]:
 
 def service_maps() -> list[dict[str, Any]]:
     """Return the service maps of all roles whose units are no template."""
+    return [service for service in all_service_maps() if isinstance(service.get("units"), list)]
+
+
+def all_service_maps() -> list[dict[str, Any]]:
+    """Return the service maps of all roles. A template is replaced by the role's list, such as libvirt_units."""
     found = []
     for file in sorted(PROJECT.glob("roles/*/vars/main.yml")):
-        for name, value in yaml.safe_load(file.read_text()).items():
-            if name.endswith("_service") and isinstance(value.get("units"), list):
-                found.append(value)
+        content = yaml.safe_load(file.read_text())
+        for name, value in content.items():
+            if name.endswith("_service"):
+                lists = {key: content.get(f"{value['name']}_{key}") for key in ("packages", "units")}
+                lists = {key: known for key, known in lists.items() if known and isinstance(value.get(key), str)}
+                found.append({**value, **lists})
     return found
 
 

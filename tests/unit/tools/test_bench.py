@@ -119,8 +119,7 @@ def test_report_of_a_failed_benchmark(tmp_path: Path, monkeypatch: pytest.Monkey
 
 # ------------------------------------------------------------------ the deployment by hand
 def test_packages_of_both_deployments_differ_where_documented() -> None:
-    maps = [yaml.safe_load(file.read_text()) for file in PROJECT.glob("roles/*/vars/main.yml")]
-    services = [value for one in maps for name, value in one.items() if name.endswith("_service")]
+    services = bench.all_service_maps()
     site = {name for service in services if isinstance(service["packages"], list) for name in service["packages"]}
     by_hand = set(bench.baseline_packages(BASELINE))
     # Named in docs/internals/performance.md.
