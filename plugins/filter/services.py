@@ -80,15 +80,19 @@ def occupied_ports(services: Iterable[Service], proxy: str) -> list[dict[str, An
     ]
 
 
-def reachable_ports(services: Iterable[Service]) -> list[dict[str, Any]]:
+def reachable_ports(services: Iterable[Service], plain: bool = False) -> list[dict[str, Any]]:
     """Return who may connect to the ports of a host with these services, in the order of their numbers.
 
     HAProxy serves a proxied port to everyone, and nobody else reaches the unit behind it.
+
+    plain: whether ports without TLS, which are open while a run moves a cloud to TLS, are among them.
     """
     services = list(services)
     users = {database["user"] for service in services for database in service.get("databases", [])}
     found = []
     for port in (port for service in services for port in service.get("ports", [])):
+        if port.get("plain") and not plain:
+            continue
         proxied = bool(port.get("proxied"))
         local = ["haproxy"] if proxied else port.get("local_users", [])
         # A user of a service that this host does not have would be unknown here.

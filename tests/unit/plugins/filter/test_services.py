@@ -164,6 +164,9 @@ def test_who_may_connect_to_ports() -> None:
         ("cache", "tcp", "4", [], ["heat", "nova", "root"]),
         ("screens", "udp", "5-9", [], []),
     ]
+    plain: list[dict[str, Any]] = [{"ports": [port("amqp", 5, plain=True)]}]
+    assert filters.reachable_ports(plain) == []
+    assert [one["name"] for one in filters.reachable_ports(plain, True)] == ["amqp"]
 
 
 def test_the_index_has_the_units_of_each_layer_and_their_logs() -> None:
