@@ -20,7 +20,6 @@ import ipaddress
 import struct
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from cryptography import x509
@@ -236,9 +235,17 @@ def ssh_host_certificate(secret: str, authority: str, holder: str, host_key: str
 
 
 @pass_context
-def certificate_of_inventory(context: Context, *arguments: Any, **options: Any) -> str:
+def certificate_of_inventory(
+    context: Context,
+    secret: str,
+    authority: str,
+    holder: str,
+    addresses: Iterable[str] = (),
+    usages: Iterable[str] = ("server", "client"),
+) -> str:
     """Return a certificate with the life that the variable secrets_certificate_days says."""
-    return pki_certificate(*arguments, days=float(context.resolve("secrets_certificate_days")), **options)
+    days = float(context.resolve("secrets_certificate_days"))
+    return pki_certificate(secret, authority, holder, addresses, usages, days=days)
 
 
 class FilterModule:

@@ -52,7 +52,8 @@ def problems(name: str, function: Callable[..., Any], documented: Mapping[str, A
     parameters = {
         one.name: one
         for one in inspect.signature(function).parameters.values()
-        if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+        # Jinja passes the context.
+        if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY) and one.name != "context"
     }
     first, *rest = parameters
     if list(options) != ["_input", *rest]:
