@@ -67,6 +67,12 @@ options:
         description: Path of the certificate of the authority, in PEM form.
         type: path
         required: true
+      certificate:
+        description: Path of a certificate for servers that want one of their clients.
+        type: path
+      key:
+        description: Path of the key of O(certificates[].certificate).
+        type: path
   timeout:
     description: Seconds to wait for units that are starting, if others are broken or one of them died repeatedly.
     type: float

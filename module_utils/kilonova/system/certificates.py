@@ -21,6 +21,8 @@ OPTIONS: dict[str, Any] = {
     "address": {"type": "str", "required": True},
     "port": {"type": "int", "required": True},
     "authority": {"type": "path", "required": True},
+    "certificate": {"type": "path"},
+    "key": {"type": "path"},
 }
 
 
@@ -43,21 +45,31 @@ class Found:
         return ""
 
 
-def ask(title: str, unit: str, address: str, port: int, authority: str) -> Found:
-    """Ask one socket. Its names are not compared: an address may have several."""
+def ask(
+    title: str,
+    unit: str,
+    address: str,
+    port: int,
+    authority: str,
+    certificate: str | None = None,
+    key: str | None = None,
+) -> Found:
+    """Ask one socket, with a certificate where it wants one. Names are not compared: an address may have several."""
     try:
         context = ssl.create_default_context(cafile=authority)
         context.check_hostname = False
+        if certificate:
+            context.load_cert_chain(certificate, key)
         with (
             socket.create_connection((address, port), TIMEOUT) as connection,
             context.wrap_socket(connection, server_hostname=address) as secure,
         ):
-            certificate = secure.getpeercert() or {}
+            served = secure.getpeercert() or {}
     except ssl.SSLCertVerificationError as error:
         return Found(title, unit, None, error.verify_message)
     except (OSError, ValueError) as error:
         return Found(title, unit, None, str(error))
-    end = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
+    end = ssl.cert_time_to_seconds(str(served["notAfter"]))
     return Found(title, unit, int((end - time.time()) // DAY))
 
 
