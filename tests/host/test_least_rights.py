@@ -26,7 +26,7 @@ ADMINISTRATION = [
     ("compute", "GET", "/servers?all_tenants=1"),
     ("compute", "GET", "/os-hypervisors"),
     ("compute", "GET", "/os-services"),
-    ("image", "POST", "/v2/images"),
+    ("image", "GET", "/v2/info/stores/detail"),
     ("network", "POST", "/v2.0/networks"),
 ]
 AS_SERVICE = """

@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ PORTS = {
     "novnc": 6080,
     "serial": 6083,
     "nova": 8774,
-    "metadata": 8775,
     "placement": 8778,
     "glance": 9292,
     "neutron": 9696,
 }
+# Only computes reach it.
+METADATA = 8775
 VERSIONS = {"1.1": ssl.TLSVersion.TLSv1_1, "1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 TIMEOUT = 10
 every_port = pytest.mark.parametrize("port", PORTS.values(), ids=PORTS)
@@ -127,7 +129,7 @@ def test_documents_name_addresses_with_tls(site: Any, authority: str, port: int)
 @pytest.mark.on("controller", "compute")
 def test_no_file_names_an_address_without_tls(site: Any, host: Any) -> None:
     paths = "/etc/nova /etc/neutron /etc/glance /etc/placement /etc/keystone /etc/openstack /root/openrc"
-    ports = "|".join(map(str, PORTS.values()))
+    ports = "|".join(map(str, [METADATA, *PORTS.values()]))
     found = host.run(f"grep -rEl '(http|ws)://{re.escape(site.api_address)}:({ports})' {paths}").stdout
     assert found == ""
 
@@ -155,3 +157,23 @@ def test_this_computer_uses_the_cloud(site: Any) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert site.server in done.stdout
+
+
+@pytest.mark.on("compute")
+def test_metadata_agents_reach_nova_with_tls_only(site: Any, host: Any, run_python: Callable[..., Any]) -> None:
+    script = """
+import socket, ssl
+address, port, authority = ARGUMENTS
+with socket.create_connection((address, port), timeout=10) as plain:
+    plain.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+    try:
+        answer = plain.recv(100).decode(errors="replace")
+    except ConnectionError:
+        answer = ""
+with (socket.create_connection((address, port), timeout=10) as plain,
+      ssl.create_default_context(cafile=authority).wrap_socket(plain, server_hostname=address) as secure):
+    print(json.dumps([answer, secure.version()]))
+"""
+    answer, version = run_python(script, site.api_address, METADATA, site.authority)
+    assert " 200 " not in answer
+    assert version in ("TLSv1.2", "TLSv1.3")
