@@ -39,7 +39,7 @@ DRIFT = [
     ("a package was removed", "install nova-doc"),
     ("a grant was revoked", "grant ALL PRIVILEGES on `glance`.* to 'glance'@'127.0.0.1'"),
     ("a database password was changed", "set the password of 'placement'@'127.0.0.1'"),
-    ("a role was taken from a user", "create assignment of neutron to services as service"),
+    ("a role was taken from a user", "create assignment of neutron to services as nova-admin"),
     ("a user's password was changed", "update user placement"),
     ("a service was renamed", "update service placement (placement)"),
     ("an endpoint was moved", "update endpoint image admin"),
