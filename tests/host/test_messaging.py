@@ -79,7 +79,7 @@ def handshake(**options):
 def answers(port):
     try:
         socket.create_connection((url.hostname, port), timeout=10).close()
-    except ConnectionRefusedError:
+    except OSError:  # Refused, or dropped by the firewall.
         return False
     return True
 with connect() as connection:
