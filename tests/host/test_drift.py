@@ -68,8 +68,9 @@ NOT_OURS = {
     "nova-novncproxy.service: drop-in /etc/systemd/system/nova-novncproxy.service.d/site.conf",
     "haproxy.service sends no requests to nova-novncproxy/aio1, which was set to MAINT at run time",
 }
-# Consequences: the other units that read nova.conf.
+# Consequences: the other units that read nova.conf, and what the kernel sets when it stops forwarding.
 CONSEQUENCES = {f"restart nova-{name}.service" for name in ("api-metadata", "conductor", "novncproxy", "serialproxy")}
+CONSEQUENCES.add("sysctl net/ipv4/conf/all/accept_redirects = 0")
 
 
 def record(name: str) -> list[dict[str, Any]]:
