@@ -131,6 +131,7 @@ test: ## Run check, then Molecule on lab machines (SCENARIOS="default multihost"
 	@$(call NEED_ROOT,"make check needs no root.")
 	@$(MAKE) setup-dev
 	@$(MAKE) check
+	@tools/setup browser
 	@for scenario in $(SCENARIOS); do KEEP=$(KEEP) tools/molecule-test "$$scenario" || exit; done
 
 .PHONY: chaos

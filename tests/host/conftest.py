@@ -50,6 +50,7 @@ WANTED = """{{ {
     'authority': cloud_ca_path | default('/etc/kilonova/ca.pem'),
     'local_directory': clients_local_directory | default(''),
     'server': first_cloud_server_name | default('my_vm'),
+    'guest_user': guest_image_user | default('guest'),
     'first': inventory_hostname == groups['controller'][0],
 } }}"""
 

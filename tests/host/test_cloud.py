@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from ansible.module_utils.kilonova.consoles.websocket import WebSocket
 
 
 def openstack(host: Any, command: str) -> Any:
@@ -99,6 +101,17 @@ def test_console_page_is_served(site: Any, host: Any) -> None:
     assert "noVNC" in done.stdout, done.stderr
 
 
-def test_serial_console_is_a_secure_websocket(site: Any, host: Any) -> None:
+def test_serial_console_is_a_secure_websocket(site: Any, host: Any, tmp_path: Path) -> None:
     console = openstack(host, f"console url show --serial {site.server}")
     assert console["url"].startswith(f"wss://{site.api_address}:6083/?token=")
+    authority = tmp_path / "ca.pem"
+    authority.write_text(host.file(site.authority).content_string)
+    # From this computer, as a user's.
+    origin = f"https://{site.api_address}:6083"
+    with WebSocket(console["url"], subprotocols=["binary"], origin=origin, ca_file=str(authority)) as socket:
+        socket.send(b"\n")
+        said = b""
+        while b"login:" not in said:
+            message = socket.receive(timeout=60)
+            assert message is not None, f"the proxy closed the connection after {said!r}"
+            said += message

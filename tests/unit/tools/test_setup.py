@@ -155,3 +155,18 @@ def test_an_old_python_is_refused(checkout: Checkout) -> None:
     with pytest.raises(subprocess.CalledProcessError) as failure:
         checkout.setup()
     assert b"needs Python 3.11 or newer" in failure.value.stderr and b"Python 3.9.2" in failure.value.stderr
+
+
+def test_only_what_the_browser_lacks_is_installed(checkout: Checkout) -> None:
+    for program in ("dirname", "tr", "id", "apt-get"):
+        # Fails instead of installing anything.
+        target = "/bin/false" if program == "apt-get" else shutil.which(program)
+        (checkout.programs / program).symlink_to(str(target))
+    command = [checkout.root / "tools" / "setup", "browser"]
+    environment = {"PATH": str(checkout.programs)}
+    (checkout.programs / "chromium").symlink_to("/bin/true")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "libnss3-tools" in done.stderr and "chromium" not in done.stderr
+    (checkout.programs / "certutil").symlink_to("/bin/true")
+    subprocess.run(command, env=environment, check=True)
