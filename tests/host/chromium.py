@@ -26,10 +26,11 @@ OPTIONS = [
     "--no-first-run",
     "--disable-background-networking",
     "--disable-component-update",
-    "--window-size=1024,680",
 ]
 NEEDED = ("chromium", "certutil")
 TIMEOUT = 30
+# A screen of text in VGA fits without being scaled.
+SIZE = (720, 400)
 # Events that say why a page fails.
 REPORTED = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Network.loadingFailed")
 # Characters of a US keyboard without and with shift, and the names of their keys.
@@ -216,6 +217,8 @@ class Chromium:
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.send(f"{domain}.enable")
         self.send("Emulation.setFocusEmulationEnabled", enabled=True)
+        width, height = SIZE
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def _trust(self, authority: str) -> None:
         """Make an authority one for websites, in the store of the browser's user."""
@@ -224,7 +227,7 @@ class Chromium:
         for command in (
             ["mkdir", "-p", str(store)],
             [*certutil, "-N", "--empty-password"],
-            [*certutil, "-A", "-n", "cloud", "-t", "C,,", "-i", "/dev/stdin"],
+            [*certutil, "-A", "-n", "cloud", "-t", "C,,", "-a"],
         ):
             subprocess.run(
                 command, input=authority, text=True, check=True, cwd="/", env=self._environment, **self._user
