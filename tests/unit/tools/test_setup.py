@@ -162,7 +162,7 @@ def test_only_what_the_browser_lacks_is_installed(checkout: Checkout) -> None:
         # Fails instead of installing anything.
         target = "/bin/false" if program == "apt-get" else shutil.which(program)
         (checkout.programs / program).symlink_to(str(target))
-    command = [checkout.root / "tools" / "setup", "browser"]
+    command = [str(checkout.root / "tools" / "setup"), "browser"]
     environment = {"PATH": str(checkout.programs)}
     (checkout.programs / "chromium").symlink_to("/bin/true")
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
