@@ -12,6 +12,7 @@ version_added: "0.1.0"
 description:
   - Creates the listed entries that are missing and corrects those that differ. Entries that are not listed stay, except
     duplicates of a listed service (same type and name) or endpoint (same service, interface and region).
+  - Deletes the users in O(absent_users), and no others.
   - Reads each collection once, several at a time, so that the duration hardly depends on the number of entries.
   - Tests whether a password is unchanged by logging in with it, without scope, because Keystone does not reveal
     password hashes. The logins of all users run in parallel. A cached token of an earlier login saves the login while
@@ -99,6 +100,20 @@ options:
           U(https://docs.openstack.org/api-ref/identity/v3/#create-user).
         type: dict
         default: {}
+  absent_users:
+    description: Users to delete, with their roles. Keystone revokes their tokens.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the user.
+        type: str
+        required: true
+      domain:
+        description: Name of the domain of the user. A user of a domain that does not exist is absent.
+        type: str
+        default: Default
   services:
     description: Services that must be in the catalog.
     type: list
@@ -144,7 +159,8 @@ attributes:
     support: full
     description: Shows the attributes that differ, with passwords as C(***).
 notes:
-  - Fails before any change when an option refers to a name that is neither listed nor in Keystone.
+  - Fails before any change when an option refers to a name that is neither listed nor in Keystone, or when a user is in
+    O(users) and in O(absent_users).
   - Fails with Keystone's answer when Keystone refuses a change. Earlier changes stay, and the next call continues.
 author: The Kilonova authors (@kilonova)
 extends_documentation_fragment: [openstack_client]
@@ -174,6 +190,10 @@ EXAMPLES = r"""
         endpoints:
           public: http://192.0.2.10:8774/v2.1
           internal: http://192.0.2.10:8774/v2.1
+
+- name: Delete the user of a host that left
+  keystone_catalog:
+    absent_users: [{name: nova-compute-cmp2}]
 """
 
 RETURN = r"""
@@ -182,7 +202,7 @@ changes:
   returned: always
   type: list
   elements: str
-  sample: ["create user nova", "update endpoint compute public"]
+  sample: ["create user nova", "update endpoint compute public", "delete user nova-compute-cmp2"]
 needs_you:
   description: Entries that the module cannot converge, and why, one sentence each. The changes leave them out.
   returned: in check mode, when there are any

@@ -133,6 +133,9 @@ def make_changes(state: State, params: Entry) -> list[Change]:
         changes += _user_changes(state, user)
     for user in params["users"]:
         changes += _assignment_changes(state, user)
+    for user in params["absent_users"]:
+        if found := state.find_user(user):
+            changes.append(Change("user", "delete", _label(user), before={"name": user["name"]}, identity=found["id"]))
     return changes
 
 
@@ -259,7 +262,7 @@ def _endpoint_changes(
 
 
 def find_problems(state: State, params: Entry) -> list[Problem]:
-    """Return references to unknown names, and services that are ambiguous."""
+    """Return references to unknown names, contradictions, and services that are ambiguous."""
     domains = {domain["name"] for domain in state.domains}
     names = {domain["id"]: domain["name"] for domain in state.domains}
     projects = {(names.get(entry["domain_id"]), entry["name"]) for entry in state.projects}
@@ -282,6 +285,11 @@ def find_problems(state: State, params: Entry) -> list[Problem]:
             if entry["role"] not in roles:
                 text = f"user {user['name']} is to have the role '{entry['role']}'; there are {_join(roles)}"
                 problems.append(Problem("users", user, text))
+    listed = {(user["domain"], user["name"]) for user in params["users"]}
+    for user in params["absent_users"]:
+        if (user["domain"], user["name"]) in listed:
+            text = f"user {user['name']} is in users and in absent_users; remove it from one of them"
+            problems.append(Problem("absent_users", user, text))
     for service in params["services"]:
         others = [entry.get("name") or "" for entry in state.services if entry["type"] == service["type"]]
         if len(others) > 1 and service["name"] not in others:

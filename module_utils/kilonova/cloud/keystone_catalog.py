@@ -59,6 +59,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
             "exact_roles": {"type": "bool", "default": False},
         }
     ),
+    "absent_users": _entries({"name": _NAME, "domain": _DOMAIN}),
     "services": _entries(
         {
             "name": _NAME,

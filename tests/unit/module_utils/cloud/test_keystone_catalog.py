@@ -157,6 +157,7 @@ def wanted(**changes: Any) -> dict[str, Any]:
         "projects": [{"name": "services", "description": None, "domain": "Default"}],
         "roles": ["service"],
         "users": [user],
+        "absent_users": [],
         "services": [service],
         **changes,
     }
@@ -286,6 +287,38 @@ def test_a_disabled_user_is_enabled_with_the_password_and_not_logged_in(keystone
     assert keystone.passwords["users0"] == UGLY
 
 
+def test_only_absent_users_of_the_domain_are_deleted(keystone: Keystone) -> None:
+    converge(keystone, wanted())
+    for identity, name, domain in (
+        ("u1", "compute-a", "default"),
+        ("u2", "compute-b", "default"),
+        ("u3", "compute-a", "x"),
+    ):
+        user = {"id": identity, "name": name, "domain_id": domain, "enabled": True}
+        keystone.data["users"][identity] = user
+    keystone.writes.clear()
+    absent = [{"name": name, "domain": domain} for name in ("compute-a", "none") for domain in ("Default", "none")]
+    assert converge(keystone, wanted(absent_users=absent)) == ["delete user compute-a"]
+    assert sorted(keystone.data["users"]) == ["u2", "u3", "users0"]
+    assert keystone.writes == ["DELETE users"]
+    assert converge(keystone, wanted(absent_users=absent)) == []
+
+
+def test_a_deleted_user_is_shown_before_and_not_after(keystone: Keystone) -> None:
+    converge(keystone, wanted())
+    params = wanted(users=[], absent_users=[{"name": "nova", "domain": "Default"}])
+    collections: dict[str, Any] = {kind: list(entries.values()) for kind, entries in keystone.data.items()}
+    state = keystone_catalog.State(**collections)
+    assert diff_of(make_changes(state, params)) == {"before": {"user nova": {"name": "nova"}}, "after": {}}
+
+
+def test_a_user_cannot_be_both_there_and_absent(keystone: Keystone) -> None:
+    params = wanted(absent_users=[{"name": "nova", "domain": "Default"}])
+    with pytest.raises(UnknownNames, match="user nova is in users and in absent_users"):
+        converge(keystone, params)
+    assert keystone.writes == []
+
+
 def test_a_reference_to_nothing_is_named_before_any_change(keystone: Keystone) -> None:
     params = wanted(roles=[])
     with pytest.raises(UnknownNames, match="the role 'service'; there are admin"):
@@ -305,6 +338,7 @@ def test_a_dry_run_goes_on_without_what_cannot_be_met(
 ) -> None:
     for name in ("one", "two"):
         keystone.data["services"][name] = {"id": name, "type": "image", "name": name, "enabled": True}
+    keystone.data["users"]["old"] = {"id": "old", "name": "nova-old", "domain_id": "default", "enabled": True}
     (tmp_path / "clouds.yaml").touch()
     session = SimpleNamespace(
         session=Session(auth=noauth.NoAuth()),
@@ -314,6 +348,7 @@ def test_a_dry_run_goes_on_without_what_cannot_be_met(
     image = {"name": "glance", "type": "image", "endpoints": {}}
     params = wanted(roles=[], clouds_file=str(tmp_path / "clouds.yaml"), _ansible_check_mode=True, _ansible_diff=True)
     params["services"].append(image)
+    params["absent_users"].append({"name": "nova-old"})
     with patch_module_args(params), pytest.raises(SystemExit):
         keystone_catalog.run(AnsibleModule(argument_spec=keystone_catalog.ARGUMENT_SPEC, supports_check_mode=True))
     result = json.loads(capsys.readouterr().out)
@@ -321,6 +356,7 @@ def test_a_dry_run_goes_on_without_what_cannot_be_met(
         "create region RegionOne",
         "create project services",
         "create service compute (nova)",
+        "delete user nova-old",
     ]
     assert [text.partition(";")[0] for text in result["needs_you"]] == [
         "user nova is to have the role 'service'",
