@@ -76,8 +76,8 @@ EXAMPLES = r"""
         connections:
           - target: pssl:16642:10.0.0.11
             role: ovn-controller
-        private_key: /etc/ovn/server-key.pem
-        certificate: /etc/ovn/server-cert.pem
+        private_key: /etc/ovn/server.pem
+        certificate: /etc/ovn/server.pem
         ca_cert: /etc/ovn/clients.pem
 """
 

@@ -91,8 +91,8 @@ EXAMPLES = r"""
       ovn-encap-ip: 10.0.0.21
       ovn-bridge-mappings: physnet1:br-provider
     ssl:
-      private_key: /etc/ovn/chassis-key.pem
-      certificate: /etc/ovn/chassis-cert.pem
+      private_key: /etc/ovn/chassis.pem
+      certificate: /etc/ovn/chassis.pem
       ca_cert: /etc/ovn/ca-cert.pem
     bridges:
       - name: br-provider

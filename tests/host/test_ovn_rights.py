@@ -11,10 +11,7 @@ from typing import Any
 
 import pytest
 
-CHASSIS = (
-    "--private-key=/etc/ovn/chassis-key.pem --certificate=/etc/ovn/chassis-cert.pem "
-    "--ca-cert=/etc/ovn/chassis-ca-cert.pem"
-)
+CHASSIS = "--private-key=/etc/ovn/chassis.pem --certificate=/etc/ovn/chassis.pem --ca-cert=/etc/ovn/chassis-ca-cert.pem"
 # Asks for the schema, as the first thing that a client does, and returns what comes back.
 STRANGER = """
 import socket, ssl

@@ -20,7 +20,7 @@ CONTROLLER_MODES = {
     "/etc/neutron/neutron.conf": ("root", "neutron", 0o640),
     "/etc/neutron/plugins/ml2/ml2_conf.ini": ("root", "neutron", 0o640),
     "/etc/neutron/ovn-key.pem": ("root", "neutron", 0o640),
-    "/etc/ovn/server-key.pem": ("root", "root", 0o600),
+    "/etc/ovn/server.pem": ("root", "root", 0o600),
     "/etc/nova/nova.conf": ("root", "nova", 0o640),
     "/etc/nova/api-paste.ini": ("root", "nova", 0o640),
     "/etc/openstack/clouds.yaml": ("root", "root", 0o600),
@@ -30,7 +30,7 @@ CONTROLLER_MODES = {
 COMPUTE_MODES = {
     "/etc/nova/nova.conf": ("root", "nova", 0o640),
     "/etc/nova/nova-compute.conf": ("root", "nova", 0o640),
-    "/etc/ovn/chassis-key.pem": ("root", "root", 0o600),
+    "/etc/ovn/chassis.pem": ("root", "root", 0o600),
     # The agent runs as root.
     "/etc/neutron/neutron_ovn_metadata_agent.ini": ("root", "root", 0o600),
 }

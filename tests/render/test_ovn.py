@@ -40,11 +40,11 @@ def argument(sample: rendering.Sample, host: str, service: str, module: str) -> 
 
 def test_a_chassis_has_a_certificate_in_its_name(sample: rendering.Sample) -> None:
     for host in sample.hosts():
-        mine = certificate(sample, host, "/etc/ovn/chassis-cert.pem")
+        mine = certificate(sample, host, "/etc/ovn/chassis.pem")
         name = text(sample, host, "/etc/openvswitch/system-id.conf").strip()
         assert common_name(mine.subject) == name
         assert argument(sample, host, "ovn_chassis", "ovs_chassis")["external_ids"]["system-id"] == name
-        key = serialization.load_pem_private_key(text(sample, host, "/etc/ovn/chassis-key.pem").encode(), None)
+        key = serialization.load_pem_private_key(text(sample, host, "/etc/ovn/chassis.pem").encode(), None)
         assert key.public_key() == mine.public_key()
     names = {text(sample, host, "/etc/openvswitch/system-id.conf") for host in sample.hosts()}
     assert len(names) == len(sample.hosts())
@@ -54,8 +54,8 @@ def test_a_chassis_can_be_no_server_and_reach_no_northbound_database(sample: ren
     """Clients and the northbound server know the authority of servers and Neutron only."""
     main = controller(sample)
     servers = certificate(sample, main, "/etc/ovn/ca-cert.pem")
-    mine = certificate(sample, main, "/etc/ovn/chassis-cert.pem")
-    for path in ("/etc/ovn/server-cert.pem", "/etc/neutron/ovn-cert.pem"):
+    mine = certificate(sample, main, "/etc/ovn/chassis.pem")
+    for path in ("/etc/ovn/server.pem", "/etc/neutron/ovn-cert.pem"):
         certificate(sample, main, path).verify_directly_issued_by(servers)
     assert text(sample, main, "/etc/ovn/chassis-ca-cert.pem") == text(sample, main, "/etc/ovn/ca-cert.pem")
     with pytest.raises(ValueError, match="Issuer"):
