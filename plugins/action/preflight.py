@@ -188,6 +188,7 @@ class ActionModule(ActionBase):
         for name in sorted(secrets):
             problems += secret_values.check_secret(name, found[name])
             notes += secret_values.note_secret(name, found[name])
+        problems += secret_values.check_trusted_seeds(found.get(secret_values.TRUSTED))
         return problems, notes
 
     def value(self, name: str) -> Any:

@@ -3,7 +3,8 @@
 """Filters for certificates and ssh keys that are derived from one secret.
 
 A key depends only on the secret and a purpose, a certificate only on keys, arguments and a period of time: a second run
-renders the same bytes, and keys of authorities are never written. A new secret replaces all keys.
+renders the same bytes, and keys of authorities are never written. A new secret replaces all keys. While hosts change to
+one, they trust the authorities of several secrets.
 
 Time is divided into periods of two thirds of a certificate's life. A certificate begins with its period, so that the
 first run of the next one replaces it while it has a third of its life left.
@@ -18,7 +19,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from ansible.errors import AnsibleFilterError
@@ -127,8 +128,14 @@ def pki_key(secret: str, authority: str, holder: str) -> str:
     return pem(private_key(secret, authority, holder))
 
 
-def pki_authority(secret: str, authority: str) -> str:
-    """Return the certificate of an authority in PEM form."""
+def pki_authority(secrets: str | Sequence[str], authority: str) -> str:
+    """Return the certificate of an authority in PEM form; of several secrets, one for each."""
+    given = [secrets] if isinstance(secrets, str) else secrets
+    return "".join(authority_certificate(secret, authority) for secret in given)
+
+
+def authority_certificate(secret: str, authority: str) -> str:
+    """Return the certificate of the authority of one secret in PEM form."""
     key = authority_key(secret, authority)
     public = key.public_key()
     builder = (

@@ -199,6 +199,7 @@ def test_batches_are_those_of_the_controller() -> None:
         ("host_apt_proxy", "http://proxy", "host_apt_proxy: this variable is now called base_apt_proxy"),
         ("nova_password", "short", "nova_password = (hidden): it has fewer than 8 characters"),
         ("secrets_pki_seed", "x" * 31, "secrets_pki_seed = (hidden): it has fewer than 32 characters"),
+        ("secrets_pki_trusted_seeds", ["x" * 31], "secrets_pki_trusted_seeds[0] = (hidden): it has fewer than 32"),
         ("guest_image_console_password", 1234, "guest_image_console_password = (hidden): YAML reads it as"),
         ("nova_api_worker", 2, "nova_api_worker: no role knows a variable of this name"),
     ],

@@ -13,19 +13,28 @@ SHORTEST = 8
 RECOMMENDED = 12
 LENGTH = "keystone_password_length"
 SEEDS, SHORTEST_SEED = ("secrets_pki_seed", "nova_compute_seed"), 32
+TRUSTED = "secrets_pki_trusted_seeds"
 # Empty turns the login by password off.
 MAY_BE_EMPTY = {"guest_image_console_password"}
 # In PEM form, which has lines; preflight/certificate.py checks them.
 KEYS = {"haproxy_certificate_key"}
 GENERATE = "or remove the line to have one generated"
+LEAVE_OUT = "or leave it out"
 
 
 def shortest(name: str) -> int:
     """Return the least number of characters of a secret."""
-    return SHORTEST_SEED if name in SEEDS else SHORTEST
+    return SHORTEST_SEED if name in SEEDS or name.startswith(TRUSTED) else SHORTEST
 
 
-def check_secret(name: str, value: object) -> list[str]:
+def check_trusted_seeds(value: object) -> list[str]:
+    """Check each seed that is trusted besides secrets_pki_seed."""
+    # Anything else than a list, check_types reports.
+    seeds = value if isinstance(value, list) else []
+    return [text for number, seed in enumerate(seeds) for text in check_secret(f"{TRUSTED}[{number}]", seed, LEAVE_OUT)]
+
+
+def check_secret(name: str, value: object, otherwise: str = GENERATE) -> list[str]:
     """Check a secret that somebody wrote."""
     if value is None or isinstance(value, (list, dict)) or name in KEYS:
         return []  # check_types reports it.
@@ -35,7 +44,7 @@ def check_secret(name: str, value: object) -> list[str]:
     if not value:
         if name in MAY_BE_EMPTY:
             return []
-        return [message(name, HIDDEN, "an empty secret protects nothing", f"Write a long random text, {GENERATE}")]
+        return [message(name, HIDDEN, "an empty secret protects nothing", f"Write a long random text, {otherwise}")]
     bad = [char for char in value if not char.isprintable()]
     if bad:
         what = "a line break" if set(bad) & {"\n", "\r"} else f"the unprintable character U+{ord(bad[0]):04X}"
@@ -43,7 +52,7 @@ def check_secret(name: str, value: object) -> list[str]:
         return [message(name, HIDDEN, why, "Write it with printable characters only")]
     if len(value) < shortest(name):
         why = f"it has fewer than {shortest(name)} characters and is easily guessed"
-        return [message(name, HIDDEN, why, f"Write a longer random text, {GENERATE}")]
+        return [message(name, HIDDEN, why, f"Write a longer random text, {otherwise}")]
     return []
 
 

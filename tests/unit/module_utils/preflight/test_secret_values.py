@@ -54,6 +54,15 @@ def test_short_secret(name: str, least: int) -> None:
     ]
 
 
+def test_trusted_seeds() -> None:
+    assert secret_values.check_trusted_seeds(["x" * 32, "y" * 40]) == []
+    short, number = secret_values.check_trusted_seeds(["x" * 32, "y" * 31, 12])
+    assert short.startswith("secrets_pki_trusted_seeds[1] = (hidden): it has fewer than 32 characters")
+    assert short.endswith("Write a longer random text, or leave it out.")
+    assert number.startswith("secrets_pki_trusted_seeds[2] = (hidden): YAML reads it as a whole number")
+    assert secret_values.check_trusted_seeds(None) == secret_values.check_trusted_seeds("x") == []
+
+
 def test_passwords_shorter_than_keystone_accepts() -> None:
     users = [{"name": "robot", "password": "x" * 11}, {"name": "other", "password": "x" * 12}]
     values = {"keystone_password_length": 12, "nova_password": "x" * 11, "catalog_users": users}

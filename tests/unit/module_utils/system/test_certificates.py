@@ -7,7 +7,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -49,8 +49,8 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         listener.close()
 
 
-def ask(tmp_path: Path, port: int, authority: str = "front") -> certificates.Found:
-    (tmp_path / "ca.pem").write_text(pki.pki_authority(SECRET, authority))
+def ask(tmp_path: Path, port: int, authority: str = "front", secrets: Sequence[str] = (SECRET,)) -> certificates.Found:
+    (tmp_path / "ca.pem").write_text(pki.pki_authority(secrets, authority))
     return certificates.ask("the APIs", "haproxy.service", "127.0.0.1", port, str(tmp_path / "ca.pem"))
 
 
@@ -64,6 +64,11 @@ def test_a_certificate_that_ends_soon(serve: Serve, tmp_path: Path) -> None:
     found = ask(tmp_path, serve(6))
     assert found.days is not None and 2 <= found.days < 6
     assert found.reason == f"serves a certificate that ends in {found.days} days"
+
+
+@pytest.mark.parametrize("secrets", [[SECRET, "y" * 32], ["y" * 32, SECRET]])
+def test_one_of_two_authorities(serve: Serve, tmp_path: Path, secrets: list[str]) -> None:
+    assert ask(tmp_path, serve(3000), secrets=secrets).reason == ""
 
 
 def test_another_authority(serve: Serve, tmp_path: Path) -> None:

@@ -87,6 +87,26 @@ def test_openssl_accepts_the_chain(authority: str, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("authority", ["libvirt", "front"])
+def test_both_authorities_of_a_bundle_are_trusted(authority: str, tmp_path: Path) -> None:
+    """Their names are the same, their keys are not."""
+    old, new, other = SECRET, SECRET + "new", SECRET + "other"
+    bundle = pki.pki_authority([old, new], authority)
+    assert bundle == pki.pki_authority(old, authority) + pki.pki_authority(new, authority)
+    (tmp_path / "ca.pem").write_text(bundle)
+    accepted = []
+    for secret in (old, new, other):
+        (tmp_path / "cert.pem").write_text(pki.pki_certificate(secret, authority, "cmp1", ["10.0.0.2"]))
+        done = subprocess.run(
+            ["openssl", "verify", "-x509_strict", "-verify_ip", "10.0.0.2", "-CAfile", "ca.pem", "cert.pem"],
+            cwd=tmp_path,
+            capture_output=True,
+            check=False,
+        )
+        accepted.append(done.returncode == 0)
+    assert accepted == [True, True, False]
+
+
 def test_names_and_addresses() -> None:
     certificate = x509.load_pem_x509_certificate(
         pki.pki_certificate(SECRET, "libvirt", "cmp1", ["cmp1", "10.0.0.2", "cmp1"]).encode()
