@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible.module_utils.kilonova.network import confirmation
 
 from plugins.action import firewall_tables as action
 
@@ -27,23 +28,20 @@ class Plugin(action.ActionModule):
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests do not wait for a network."""
-    monkeypatch.setattr(action, "PAUSE", 0.01)
-    monkeypatch.setattr(action, "RETURN_SECONDS", 0.1)
+    monkeypatch.setattr(confirmation, "PAUSE", 0.01)
+    monkeypatch.setattr(action.ActionModule, "RETURN_SECONDS", 0.1)
 
 
 def test_confirms_as_soon_as_the_host_answers() -> None:
-    plugin, result = Plugin([None, None, {"changed": True}]), {"changed": True}
-    plugin.confirm(result, "t1", {}, 60)
-    assert result == {"changed": True}
+    plugin = Plugin([None, None, {"changed": True}])
+    assert plugin.confirm("t1", {}, 60) == ""
     assert plugin.asked == ["confirmed"] * 3
 
 
 def test_failure_says_that_the_host_came_back() -> None:
     plugin = Plugin([None] * 3 + [{"status": {"armed": True}}, {"status": {"armed": False, "undone": True}}])
-    result: dict[str, Any] = {"changed": True}
-    plugin.confirm(result, "t1", {}, 0.02)
-    assert result["failed"]
-    assert result["msg"].startswith(
+    text = plugin.confirm("t1", {}, 0.02)
+    assert text.startswith(
         "The firewall was not changed: No new connection to the host succeeded within 0 s. It returned to its former "
         "rules by itself and answers again. Check firewall_ssh_sources"
     )
@@ -51,21 +49,18 @@ def test_failure_says_that_the_host_came_back() -> None:
 
 def test_a_refused_confirmation_is_not_repeated() -> None:
     plugin = Plugin([{"failed": True, "msg": "It was undone."}, {"status": {"armed": False}}])
-    result: dict[str, Any] = {"changed": True}
-    plugin.confirm(result, "t1", {}, 60)
-    assert "The firewall was not changed: It was undone." in result["msg"]
+    text = plugin.confirm("t1", {}, 60)
+    assert "The firewall was not changed: It was undone." in text
     assert plugin.asked == ["confirmed", "inspected"]
 
 
 def test_a_host_that_had_returned_by_then_was_not_reached_in_time() -> None:
     undone = {"armed": False, "undone": True}
     plugin = Plugin([None, {"failed": True, "msg": "There is no such change.", "status": undone}, {"status": undone}])
-    result: dict[str, Any] = {"changed": True}
-    plugin.confirm(result, "t1", {}, 60)
-    assert "No new connection to the host succeeded within 60 s." in result["msg"]
+    text = plugin.confirm("t1", {}, 60)
+    assert "No new connection to the host succeeded within 60 s." in text
 
 
 def test_failure_says_that_the_host_did_not_come_back() -> None:
-    result: dict[str, Any] = {"changed": True}
-    Plugin([None]).confirm(result, "t1", {}, 0.02)
-    assert "The host does not answer with its former rules either. Look at its console" in result["msg"]
+    text = Plugin([None]).confirm("t1", {}, 0.02)
+    assert "The host does not answer with its former rules either. Look at its console" in text
