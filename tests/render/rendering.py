@@ -32,7 +32,7 @@ from plugins.filter.services import files_of
 
 PROJECT = Path(__file__).resolve().parents[2]
 # The value of every secret in the sample inventories.
-SECRET = "p@:/%$#'\"\\ x"
+SECRET = "p@:/%\\$#'\"\\ x"
 
 
 @dataclass
