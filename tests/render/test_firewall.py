@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import pytest
+from ansible.module_utils.kilonova.network.firewall_sets import with_elements
 from ansible.template import trust_as_template
 
 from plugins.filter.services import reachable_ports
@@ -105,3 +106,17 @@ def test_guests_of_other_hosts_are_known_by_where_they_come_from(address: str, a
 
 def test_without_the_firewall_its_tables_are_only_deleted() -> None:
     assert rules("ctl1", firewall_enabled=False).split("\n\n")[0].count("{") == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(["cmp1"], ["cmp1", "cmp2"]), (["cmp1", "cmp2"], ["cmp1"]), ([], ["cmp2"])]
+)
+def test_a_host_that_comes_or_goes_leaves_the_files_that_a_whole_run_writes(
+    before: list[str], after: list[str]
+) -> None:
+    templar = rendering.load("multihost").templar("ctl1", {"firewall_computes": after})
+    sets = templar.template(trust_as_template("{{ firewall_sets_arguments.sets }}"))
+    former, wanted = rules("ctl1", firewall_computes=before), rules("ctl1", firewall_computes=after)
+    assert former != wanted
+    assert with_elements(former, sets) == wanted
+    assert with_elements(wanted, sets) == wanted
