@@ -46,6 +46,8 @@ OTHERWISE: dict[str, set[str]] = {
     "mariadb": {"MemoryDenyWriteExecute", "AmbientCapabilities"},
     "rabbitmq-server": {"MemoryDenyWriteExecute"},
 }
+# virtlogd holds guests' console logs open, so that a run must not restart it.
+WITHOUT = {"virtlogd"}
 # They start root's helpers, mount, or start guests.
 EXPOSED = set(COMPUTE)
 
@@ -100,6 +102,23 @@ def test_units_of_computes(host: Any) -> None:
 def test_units_of_all_hosts(host: Any) -> None:
     assert_sandboxed(host, EVERYWHERE)
     assert_not_exposed(host, EVERYWHERE)
+
+
+@pytest.mark.on("controller", "compute")
+def test_every_unit_that_runs_has_a_sandbox(site: Any, host: Any) -> None:
+    """Units of Kilonova, and those of others to which it adds something."""
+    listed = host.check_output("systemctl list-units --type=service --state=running --plain --no-legend")
+    names = " ".join(line.split()[0] for line in listed.splitlines())
+    blocks = host.check_output(f"systemctl show --property=Id,FragmentPath,DropInPaths {names}").split("\n\n")
+    shown = [dict(line.split("=", 1) for line in block.splitlines()) for block in blocks]
+    ours = {
+        unit["Id"].removesuffix(".service")
+        for unit in shown
+        if "/kilonova" in unit["DropInPaths"] or "kilonova" in unit["FragmentPath"]
+    }
+    known = {*EVERYWHERE, *(CONTROLLER if "controller" in site.groups else ())}
+    known |= {*COMPUTE} if "compute" in site.groups else set()
+    assert ours - known - WITHOUT == set()
 
 
 def test_processes_run_in_it(host: Any) -> None:

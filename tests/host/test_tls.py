@@ -18,6 +18,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.render import rendering
+from tests.render.test_tls import HOST, proxy_of
+
 PORTS = {
     "keystone": 5000,
     "novnc": 6080,
@@ -31,6 +34,14 @@ PORTS = {
 METADATA = 8775
 VERSIONS = {"1.1": ssl.TLSVersion.TLSv1_1, "1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 TIMEOUT = 10
+ACCEPTS = """
+import subprocess, tempfile
+with tempfile.NamedTemporaryFile("w") as file:
+    file.write(ARGUMENTS[0])
+    file.flush()
+    done = subprocess.run(["haproxy", "-c", "-q", "-f", file.name], capture_output=True, text=True)
+print(json.dumps([done.returncode, done.stdout + done.stderr]))
+"""
 every_port = pytest.mark.parametrize("port", PORTS.values(), ids=PORTS)
 
 
@@ -177,3 +188,10 @@ with (socket.create_connection((address, port), timeout=10) as plain,
     answer, version = run_python(script, site.api_address, METADATA, site.authority)
     assert " 200 " not in answer
     assert version in ("TLSv1.2", "TLSv1.3")
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["while it moves a cloud to TLS", "with TLS only"])
+def test_haproxy_accepts_its_configuration(plain: bool, run_python: Callable[..., Any]) -> None:
+    """As role haproxy renders it for a sample; the certificate is that of the host."""
+    text = proxy_of(rendering.load("all_in_one"), HOST, cloud_plain=plain)
+    assert run_python(ACCEPTS, text) == [0, ""]

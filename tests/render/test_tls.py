@@ -8,7 +8,6 @@ import configparser
 import re
 import shutil
 import ssl
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -170,19 +169,6 @@ def test_a_run_that_moves_a_cloud_serves_both() -> None:
     # Preflight of the next run sees it, until it is closed.
     assert preflight_facts.serves_plain(text)
     assert not preflight_facts.serves_plain(proxy_of(sample, HOST))
-
-
-@pytest.mark.skipif(not shutil.which("haproxy"), reason="needs haproxy")
-@pytest.mark.parametrize("plain", [True, False])
-def test_haproxy_accepts_its_configuration(plain: bool, tmp_path: Path) -> None:
-    sample = rendering.load("all_in_one")
-    (tmp_path / "front.pem").write_text(files(sample, HOST)["/etc/haproxy/front.pem"])
-    text = proxy_of(sample, HOST, cloud_plain=plain).replace("/etc/haproxy/front.pem", str(tmp_path / "front.pem"))
-    (tmp_path / "haproxy.cfg").write_text(re.sub(r"(user|group) haproxy\n", "", text).replace(" user haproxy", ""))
-    done = subprocess.run(
-        ["haproxy", "-c", "-f", str(tmp_path / "haproxy.cfg")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture
