@@ -73,6 +73,9 @@ options:
       key:
         description: Path of the key of O(certificates[].certificate).
         type: path
+      farewell:
+        description: What lets the server end the connection, in hexadecimal, where it logs an error when a client does.
+        type: str
   timeout:
     description: Seconds to wait for units that are starting, if others are broken or one of them died repeatedly.
     type: float

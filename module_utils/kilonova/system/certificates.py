@@ -23,6 +23,7 @@ OPTIONS: dict[str, Any] = {
     "authority": {"type": "path", "required": True},
     "certificate": {"type": "path"},
     "key": {"type": "path"},
+    "farewell": {"type": "str"},
 }
 
 
@@ -53,8 +54,12 @@ def ask(
     authority: str,
     certificate: str | None = None,
     key: str | None = None,
+    farewell: str | None = None,
 ) -> Found:
-    """Ask one socket, with a certificate where it wants one. Names are not compared: an address may have several."""
+    """Ask one socket, with a certificate where it wants one. Names are not compared: an address may have several.
+
+    farewell: what lets the server end the connection, in hexadecimal.
+    """
     try:
         context = ssl.create_default_context(cafile=authority)
         context.check_hostname = False
@@ -65,6 +70,10 @@ def ask(
             context.wrap_socket(connection, server_hostname=address) as secure,
         ):
             served = secure.getpeercert() or {}
+            if farewell:
+                secure.sendall(bytes.fromhex(farewell))
+                while secure.recv(1024):
+                    pass
     except ssl.SSLCertVerificationError as error:
         return Found(title, unit, None, error.verify_message)
     except (OSError, ValueError) as error:

@@ -17,7 +17,7 @@ from ansible.module_utils.kilonova.system import certificates
 from plugins.filter import pki
 
 SECRET = "x" * 32
-Serve = Callable[[float], int]
+Serve = Callable[..., int]
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     """Serve a certificate of some days on a port of loopback, from its first day on."""
     listeners = []
 
-    def on_a_port(days: float) -> int:
+    def on_a_port(days: float, farewells: list[bytes] | None = None) -> int:
         text = pki.pki_certificate(SECRET, "front", "api", days=days, now=datetime.now(UTC))
         (tmp_path / "pem").write_text(text + pki.pki_key(SECRET, "front", "api"))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -37,7 +37,10 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
             connection, _ = listener.accept()
             with connection:
                 try:
-                    context.wrap_socket(connection, server_side=True).close()
+                    with context.wrap_socket(connection, server_side=True) as secure:
+                        if farewells is not None:
+                            secure.sendall(b"\1")
+                            farewells.append(secure.recv(1024))
                 except OSError:
                     return  # The client does not trust the certificate.
 
@@ -49,15 +52,29 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         listener.close()
 
 
-def ask(tmp_path: Path, port: int, authority: str = "front", secrets: Sequence[str] = (SECRET,)) -> certificates.Found:
+def ask(
+    tmp_path: Path,
+    port: int,
+    authority: str = "front",
+    secrets: Sequence[str] = (SECRET,),
+    farewell: str | None = None,
+) -> certificates.Found:
     (tmp_path / "ca.pem").write_text(pki.pki_authority(secrets, authority))
-    return certificates.ask("the APIs", "haproxy.service", "127.0.0.1", port, str(tmp_path / "ca.pem"))
+    trusted = str(tmp_path / "ca.pem")
+    return certificates.ask("the APIs", "haproxy.service", "127.0.0.1", port, trusted, farewell=farewell)
 
 
 def test_the_days_that_are_left(serve: Serve, tmp_path: Path) -> None:
     found = ask(tmp_path, serve(3000))
     assert found.days is not None and 1000 <= found.days <= 3000
     assert found.reason == ""
+
+
+def test_the_server_ends_the_connection_after_a_farewell(serve: Serve, tmp_path: Path) -> None:
+    farewells: list[bytes] = []
+    found = ask(tmp_path, serve(3000, farewells), farewell="0000001c 20008086")
+    assert found.reason == ""
+    assert farewells == [b"\0\0\0\x1c\x20\0\x80\x86"]
 
 
 def test_a_certificate_that_ends_soon(serve: Serve, tmp_path: Path) -> None:
