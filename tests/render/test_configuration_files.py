@@ -149,10 +149,47 @@ def test_passwords_of_service_users_survive(rendered: Files) -> None:
     for where, parsed in service_conf(rendered):
         for section in parsed.sections():
             for option in ("password", "metadata_proxy_shared_secret"):
-                if parsed.has_option(section, option):
+                # A compute's password is derived.
+                if parsed.has_option(section, option) and not where.endswith("nova-compute.conf"):
                     assert oslo(parsed.get(section, option)) == SECRET, f"{where} [{section}] {option}"
                     found += 1
     assert found
+
+
+@pytest.mark.parametrize(("inventory", "computes"), [("all_in_one", ["cloud1"]), ("multihost", ["cmp1", "cmp2"])])
+def test_a_compute_logs_in_to_keystone_as_itself(inventory: str, computes: list[str]) -> None:
+    sample = rendering.load(inventory)
+    (catalog,) = (one for one in sample.services(sample.hosts()[0]) if one["name"] == "catalog")
+    registered = {user["name"]: user for user in catalog["checks"][0]["args"]["users"]}
+    found = {}
+    for host in computes:
+        files = [text_of(inventory, host, f"/etc/nova/{name}.conf") for name in ("nova", "nova-compute")]
+        # nova-compute reads one after the other, and the last value of an option counts.
+        conf = configparser.ConfigParser(interpolation=None, strict=False, default_section="none")
+        conf.read_string("\n".join(files))
+        logins = {
+            (conf.get(section, "username"), oslo(conf.get(section, "password")), conf.get(section, "project_name"))
+            for section in ("service_user", "placement", "neutron")
+        }
+        ((name, password, project),) = logins
+        assert password == registered[name]["password"]
+        assert registered[name]["roles"] == [{"project": project, "role": "service"}]
+        assert registered[name]["exact_roles"]
+        assert registered[name]["options"] == {"ignore_lockout_failure_attempts": True}
+        found[name] = password
+    assert list(found) == [f"nova-compute-{host}" for host in computes]
+    assert len(set(found.values())) == len(computes)
+    assert {name for name in registered if name.startswith("nova-compute")} == set(found)
+
+
+def test_a_compute_knows_no_password_of_another_service() -> None:
+    sample = rendering.load("multihost")
+    for host in ("cmp1", "cmp2"):
+        knows = [file.dest for file in sample.files(host) if any(form in (file.text or "") for form in WRITTEN)]
+        # The secret that it shares with Nova's metadata API.
+        assert knows == ["/etc/neutron/neutron_ovn_metadata_agent.ini"], host
+        nova = ini(text_of("multihost", host, "/etc/nova/nova.conf"))
+        assert [name for name in nova.sections() if nova.has_option(name, "auth_type")] == []
 
 
 def test_files_with_secrets_are_not_for_everyone(rendered: Files) -> None:
@@ -218,7 +255,9 @@ def test_addresses_are_those_of_the_inventory() -> None:
         "cmp1": "192.0.2.21",
         "cmp2": "192.0.2.22",
     }
-    assert {urlsplit(conf.get("placement", "auth_url")).hostname for conf in nova.values()} == {"192.0.2.10"}
+    compute = ini(text_of("multihost", "cmp1", "/etc/nova/nova-compute.conf"))
+    for conf in (nova["ctl1"], compute):
+        assert urlsplit(conf.get("placement", "auth_url")).hostname == "192.0.2.10"
 
 
 def text_of(inventory: str, host: str, dest: str) -> str:
