@@ -18,25 +18,33 @@ CREDENTIALS = {
 }
 # Of roles/nova/templates/policy.yaml.j2, which Neutron's user has besides.
 NOVA_ADMIN = {"neutron": ["nova-admin"]}
-# Calls that only administrators may make: the endpoint type, the method and the path.
+# As nova-compute reads them, and the sections with which it logs in.
+COMPUTE_FILES = ["/etc/nova/nova.conf", "/etc/nova/nova-compute.conf"]
+COMPUTE_SECTIONS = ["service_user", "placement", "neutron"]
+SERVER = {"name": "x", "flavorRef": "none", "imageRef": "00000000-0000-0000-0000-000000000000"}
+# Calls that users and administrators make, and services do not: the endpoint type, the method, the path and the body.
 ADMINISTRATION = [
     ("identity", "GET", "/users"),
     ("identity", "GET", "/role_assignments"),
     ("identity", "GET", "/projects"),
+    ("identity", "POST", "/users", {"user": {"name": "x"}}),
+    ("compute", "GET", "/servers"),
     ("compute", "GET", "/servers?all_tenants=1"),
+    ("compute", "POST", "/servers", {"server": SERVER}),
     ("compute", "GET", "/os-hypervisors"),
     ("compute", "GET", "/os-services"),
     ("image", "GET", "/v2/info/stores/detail"),
-    ("network", "POST", "/v2.0/networks"),
+    ("image", "POST", "/v2/images", {"name": "x"}),
+    ("network", "POST", "/v2.0/networks", {"network": {"name": "x"}}),
 ]
 AS_SERVICE = """
 import oslo_config.cfg as cfg
 from keystoneauth1 import loading
 from openstack.connection import Connection
 
-path, section, calls = ARGUMENTS
+paths, section, calls = ARGUMENTS
 conf = cfg.ConfigOpts()
-conf(["--config-file", path], project="kilonova-test", default_config_dirs=[])
+conf([f"--config-file={path}" for path in paths], project="kilonova-test", default_config_dirs=[])
 loading.register_auth_conf_options(conf, section)
 loading.register_session_conf_options(conf, section)
 auth = loading.load_auth_from_conf_options(conf, section)
@@ -44,9 +52,10 @@ session = loading.load_session_from_conf_options(conf, section, auth=auth)
 found = {"roles": sorted(auth.get_access(session).role_names)}
 found["calls"] = [
     session.request(path, method, endpoint_filter={"service_type": kind}, raise_exc=False,
-                    json={"name": "x", "network": {"name": "x"}} if method == "POST" else None).status_code
-    for kind, method, path in calls
+                    json=body[0] if body else None).status_code
+    for kind, method, path, *body in calls
 ]
+found["user"] = auth.get_access(session).username
 print(json.dumps(found))
 """
 FORBIDDEN = 403
@@ -54,20 +63,52 @@ FORBIDDEN = 403
 
 @pytest.mark.parametrize("service", CREDENTIALS)
 def test_a_service_does_not_administer_the_cloud(run_python: Callable[..., Any], service: str) -> None:
-    found = run_python(AS_SERVICE, *CREDENTIALS[service], ADMINISTRATION)
+    path, section = CREDENTIALS[service]
+    found = run_python(AS_SERVICE, [path], section, ADMINISTRATION)
     assert found["roles"] == sorted(["service", *NOVA_ADMIN.get(service, [])])
     allowed = [call for call, status in zip(ADMINISTRATION, found["calls"], strict=True) if status != FORBIDDEN]
     assert [call for call in allowed if service not in NOVA_ADMIN or call[0] != "compute"] == []
 
 
-def test_service_users_hold_no_other_role_anywhere(on_cloud: Callable[..., Any]) -> None:
+@pytest.mark.on("compute")
+@pytest.mark.parametrize("section", COMPUTE_SECTIONS)
+def test_a_compute_is_no_user_and_no_administrator(site: Any, run_python: Callable[..., Any], section: str) -> None:
+    found = run_python(AS_SERVICE, COMPUTE_FILES, section, ADMINISTRATION)
+    assert (found["user"], found["roles"]) == (f"nova-compute-{site.name}", ["service"])
+    assert [call for call, status in zip(ADMINISTRATION, found["calls"], strict=True) if status != FORBIDDEN] == []
+
+
+@pytest.mark.on("compute")
+def test_a_compute_binds_ports_of_all_projects(
+    site: Any, run_python: Callable[..., Any], on_cloud: Callable[..., Any]
+) -> None:
+    """As it does for a guest that migrates."""
+    script = """
+port = next(cloud.network.ports(device_id=nova.find_server(ARGUMENTS[0]).id))
+print(json.dumps([port.id, port.binding_host_id]))
+"""
+    port, bound_to = on_cloud(script, site.server)
+    bindings = f"/v2.0/ports/{port}/bindings"
+    binding = {"binding": {"host": "nowhere", "vnic_type": "normal", "profile": {}}}
+    calls = [
+        *[("network", "GET", bindings), ("network", "POST", bindings, binding)],
+        *[("network", "DELETE", f"{bindings}/nowhere"), ("network", "GET", f"{bindings}/{bound_to}")],
+        ("placement", "GET", "/resource_providers"),
+    ]
+    assert run_python(AS_SERVICE, COMPUTE_FILES, "neutron", calls)["calls"] == [200, 201, 204, 200, 200]
+
+
+def test_service_users_hold_no_other_role_anywhere(
+    on_cloud: Callable[..., Any], hosts_sites: tuple[Any, ...]
+) -> None:
     script = """
 answer = cloud.session.get("/role_assignments?include_names=1", endpoint_filter={"service_type": "identity"}).json()
 print(json.dumps([[entry["user"]["name"], entry["role"]["name"]] for entry in answer["role_assignments"]
                   if entry.get("user", {}).get("name") in ARGUMENTS]))
 """
-    wanted = [[name, role] for name in CREDENTIALS for role in ("service", *NOVA_ADMIN.get(name, []))]
-    assert sorted(on_cloud(script, *CREDENTIALS)) == sorted(wanted)
+    computes = [f"nova-compute-{one.name}" for one in hosts_sites if "compute" in one.groups]
+    wanted = [[name, role] for name in (*CREDENTIALS, *computes) for role in ("service", *NOVA_ADMIN.get(name, []))]
+    assert sorted(on_cloud(script, *CREDENTIALS, *computes)) == sorted(wanted)
 
 
 def test_the_database_of_cells_holds_no_password(host: Any) -> None:

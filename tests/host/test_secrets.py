@@ -189,7 +189,7 @@ def test_computes_know_only_what_they_log_in_with(
         pytest.skip("this compute is also the controller")
     result = run_python(SCAN_FILES, needles, READABLE_ROOTS, "all")
     known = {name for _, _, names in result["found"] for name in names}
-    assert known == {"nova_password", "neutron_ovn_metadata_secret"}
+    assert known == {"neutron_ovn_metadata_secret"}
 
 
 @pytest.mark.on("controller")
