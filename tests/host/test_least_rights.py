@@ -98,9 +98,7 @@ print(json.dumps([port.id, port.binding_host_id]))
     assert run_python(AS_SERVICE, COMPUTE_FILES, "neutron", calls)["calls"] == [200, 201, 204, 200, 200]
 
 
-def test_service_users_hold_no_other_role_anywhere(
-    on_cloud: Callable[..., Any], hosts_sites: tuple[Any, ...]
-) -> None:
+def test_service_users_hold_no_other_role_anywhere(on_cloud: Callable[..., Any], hosts_sites: tuple[Any, ...]) -> None:
     script = """
 answer = cloud.session.get("/role_assignments?include_names=1", endpoint_filter={"service_type": "identity"}).json()
 print(json.dumps([[entry["user"]["name"], entry["role"]["name"]] for entry in answer["role_assignments"]
