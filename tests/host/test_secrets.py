@@ -11,6 +11,9 @@ from urllib.parse import quote
 
 import pytest
 
+from plugins.filter.keystone import compute_identity
+from plugins.filter.rabbitmq import compute_messaging
+
 pytestmark = pytest.mark.on("controller", "compute")
 
 CONTROLLER_MODES = {
@@ -123,14 +126,24 @@ def forms(secret: str) -> set[str]:
     return {secret, secret.replace("'", "''"), secret.replace("\\", "\\\\"), *escaped, *in_urls}
 
 
-@pytest.fixture(scope="module")
-def needles(generated_secrets: dict[str, str]) -> dict[str, str]:
-    """The names of all secrets, by their forms in base64."""
-    assert all(len(secret) >= 8 for secret in generated_secrets.values()), "too short to look for"
+def derived(host: str, seed: str) -> dict[str, str]:
+    """Return the passwords of a compute's accounts."""
     return {
-        base64.b64encode(form.encode()).decode(): name
-        for name, secret in generated_secrets.items()
-        for form in forms(secret)
+        f"Keystone user of {host}": compute_identity(host, seed)["password"],
+        f"RabbitMQ account of {host}": compute_messaging(host, seed, "any")["password"],
+    }
+
+
+@pytest.fixture(scope="module")
+def needles(generated_secrets: dict[str, str], hosts_sites: tuple[Any, ...]) -> dict[str, str]:
+    """The names of all secrets, by their forms in base64."""
+    computes = [
+        derived(one.name, generated_secrets["nova_compute_seed"]) for one in hosts_sites if "compute" in one.groups
+    ]
+    secrets = generated_secrets | {name: password for one in computes for name, password in one.items()}
+    assert all(len(secret) >= 8 for secret in secrets.values()), "too short to look for"
+    return {
+        base64.b64encode(form.encode()).decode(): name for name, secret in secrets.items() for form in forms(secret)
     }
 
 
@@ -150,10 +163,12 @@ def test_modes_on_computes(host: Any, path: str) -> None:
     assert_mode(host, path, *COMPUTE_MODES[path])
 
 
-def test_search_finds_what_is_there(run_python: Callable[..., Any], needles: dict[str, str]) -> None:
-    """The searches below would find nothing if they were broken. nova.conf has secrets, for its group."""
+def test_search_finds_what_is_there(site: Any, run_python: Callable[..., Any], needles: dict[str, str]) -> None:
+    """The searches below would find nothing if they were broken. Nova's files have secrets, for its group."""
     result = run_python(SCAN_FILES, needles, ["/etc/nova"], "all")
-    assert "/etc/nova/nova.conf" in [path for path, _, _ in result["found"]]
+    expected = {"controller": "/etc/nova/nova.conf", "compute": "/etc/nova/nova-compute.conf"}
+    found = {path for path, _, _ in result["found"]}
+    assert {path for group, path in expected.items() if group in site.groups} <= found
 
 
 def test_no_secret_in_a_file_that_others_can_read(run_python: Callable[..., Any], needles: dict[str, str]) -> None:
@@ -184,12 +199,13 @@ def test_no_secret_in_the_process_list(run_python: Callable[..., Any], needles: 
 def test_computes_know_only_what_they_log_in_with(
     run_python: Callable[..., Any], needles: dict[str, str], site: Any
 ) -> None:
-    """Computes have no password of a database, another service or the administrator, nor a seed."""
+    """Computes have no password of a database, a service, another compute or the administrator, nor a seed."""
     if "controller" in site.groups:
         pytest.skip("this compute is also the controller")
     result = run_python(SCAN_FILES, needles, READABLE_ROOTS, "all")
     known = {name for _, _, names in result["found"] for name in names}
-    assert known == {"neutron_ovn_metadata_secret"}
+    own = {f"Keystone user of {site.name}", f"RabbitMQ account of {site.name}"}
+    assert known == {"neutron_ovn_metadata_secret", *own}
 
 
 @pytest.mark.on("controller")
