@@ -30,7 +30,7 @@ from ansible.module_utils.kilonova.guest_image.disk import (
 from ansible.module_utils.kilonova.guest_image.packages import PackageError, extract, fetch
 
 # Raise it when a change below changes the image although files and options are the same.
-REVISION = 1
+REVISION = 2
 MIB = 1024 * 1024
 KERNEL = "linux-image-cloud-amd64"
 LIBRARY_PACKAGES = (
@@ -50,7 +50,7 @@ PROGRAMS = {
 LOADER = "ld-linux-x86-64.so.2"
 # Needed to reach the disk, and needed later.
 DISK_MODULES = ("virtio_blk", "virtio_scsi", "sd_mod", "ext4", "virtio_pci")
-LATER_MODULES = ("virtio_rng", "virtio_net", "virtio_balloon", "button", "evdev")
+LATER_MODULES = ("virtio_rng", "virtio_net", "virtio_balloon", "virtio_input", "button", "evdev")
 # Applets without a link: the first three are not for users, the others need what the guest does not have.
 NOT_BUSYBOX = ("busybox", "init", "linuxrc", "dpkg", "dpkg-deb", "rpm", "rpm2cpio")
 PAM_KINDS = ("auth", "account", "session")
