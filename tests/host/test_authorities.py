@@ -119,7 +119,7 @@ def replace(host: Any, run_python: Callable[..., Any]) -> Iterator[Callable[[str
 
 def started(host: Any) -> str:
     units = "libvirtd ovn-ovsdb-server-nb ovn-ovsdb-server-sb ovn-controller"
-    return str(host.check_output(f"systemctl show --property Id,MainPID {units}; pgrep --full qemu-system"))
+    return str(host.check_output(f"systemctl show --property Id,MainPID {units}; pgrep qemu-system || true"))
 
 
 def port_of(host: Any, server: Server) -> int:
