@@ -337,8 +337,8 @@ def record(text: str) -> dict[str, Any]:
 
 
 def serves_plain(text: str) -> bool:
-    """Return whether the configuration of HAProxy that Kilonova wrote serves an address without TLS."""
-    binds = re.findall(r"^\s+bind \d.*$", text, re.MULTILINE) if "Managed by Kilonova" in text else []
+    """Return whether the configuration of HAProxy that Kilonova wrote serves other hosts without TLS."""
+    binds = re.findall(r"^\s+bind (?!127\.)\d.*$", text, re.MULTILINE) if "Managed by Kilonova" in text else []
     return any(" ssl " not in f"{bind} " for bind in binds)
 
 
