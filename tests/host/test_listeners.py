@@ -13,11 +13,18 @@ import pytest
 API_PORTS = {5000, 6080, 6083, 8774, 8775, 8778, 9292, 9696}
 LOOPBACK_ONLY = {
     3306: "MariaDB",
+    6085: "serial consoles on their way to computes",
     6640: "Open vSwitch database",
     16641: "OVN northbound database",
     16643: "OVN southbound database, for Neutron",
 }
-MANAGEMENT_ONLY = {5671: "RabbitMQ", 25672: "Erlang", 4369: "epmd", 16642: "OVN southbound database"}
+MANAGEMENT_ONLY = {
+    4369: "epmd",
+    5671: "RabbitMQ",
+    6084: "serial consoles",
+    16642: "OVN southbound database",
+    25672: "Erlang",
+}
 SSH = 22
 
 

@@ -39,7 +39,12 @@ CONTROLLER = {
     "placement-api": "user",
     "rabbitmq-server": "user",
 }
-COMPUTE = {"libvirtd": "privileged", "neutron-ovn-metadata-agent": "privileged", "nova-compute": "privileged"}
+COMPUTE = {
+    "kilonova-serial": "user",
+    "libvirtd": "privileged",
+    "neutron-ovn-metadata-agent": "privileged",
+    "nova-compute": "privileged",
+}
 EVERYWHERE = {"ovn-controller": "switch", "ovs-vswitchd": "switch", "ovsdb-server": "switch"}
 # Where Open vSwitch forwards in user space.
 USER_SPACE = {"kilonova-devices": "root"}
@@ -52,7 +57,7 @@ OTHERWISE: dict[str, set[str]] = {
 # virtlogd holds guests' console logs open, so that a run must not restart it.
 WITHOUT = {"virtlogd"}
 # They start root's helpers, mount, or start guests.
-EXPOSED = set(COMPUTE)
+EXPOSED = {unit for unit, profile in COMPUTE.items() if profile == "privileged"}
 
 
 def shown(host: Any, unit: str) -> dict[str, str]:

@@ -29,11 +29,12 @@ CONTROLLER = (
     "nova-scheduler",
     "nova-novncproxy",
     "nova-serialproxy",
+    "kilonova-serial-redirect",
     "ovn-ovsdb-server-nb",
     "ovn-ovsdb-server-sb",
     "ovn-northd",
 )
-COMPUTE = ("nova-compute", "libvirtd", "neutron-ovn-metadata-agent")
+COMPUTE = ("nova-compute", "libvirtd", "neutron-ovn-metadata-agent", "kilonova-serial")
 EVERYWHERE = ("openvswitch-switch", "ovn-controller", "networking", "ssh")
 # Units of ovn-central and ovn-host are not enabled themselves; the units that start them are.
 STATIC = {"enabled", "static", "enabled-runtime", "alias", "indirect"}
