@@ -50,6 +50,7 @@ DRIFT = [
     ("the password of a queue's user was changed", "RabbitMQ: user nova (password_hash)"),
     ("a kernel parameter was changed", "sysctl net/ipv4/ip_forward = 1"),
     ("rules were flushed", "nftables: table ip kilonova"),
+    ("serial consoles were led past HAProxy", "nftables: table ip kilonova_serial"),
     ("rules of the firewall were flushed", "nftables: table inet kilonova_filter"),
     ("the veth pair was deleted", "br-provider:ovs-br0 = the present device"),
     ("the identifier of the compute was deleted", "nova_compute : Keep the identifier of the compute"),
