@@ -129,7 +129,7 @@ LEGS = {
     "libvirt": [range(16514, 16515)],
     "QEMU migration": [range(49152, 49216)],
     "VNC": [range(5900, 6000)],
-    "serial console": [range(10000, 20000)],
+    "serial console": [range(6084, 6085)],
 }
 
 
