@@ -5,43 +5,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from module_utils.kilonova.consoles.websocket import WebSocket
+
 PORT = 6084
 AUTHORITY = "/etc/kilonova/serial/ca.pem"
-# Prints what the guest answers to a line feed, and where the connections of this host to computes lead meanwhile.
-TALK = """
-import socket, ssl, struct, subprocess, urllib.parse
-server = nova.find_server(ARGUMENTS[0])
-url = urllib.parse.urlsplit(nova.create_server_remote_console(server, protocol="serial", type="serial").url)
-context = ssl.create_default_context(cafile=ARGUMENTS[1])
-with (
-    socket.create_connection((url.hostname, url.port), 60) as plain,
-    context.wrap_socket(plain, server_hostname=url.hostname) as console,
-):
-    stream = console.makefile("rwb")
-    def send(content):
-        stream.write(content)
-        stream.flush()
-    send("\\r\\n".join([
-        f"GET /?{url.query} HTTP/1.1", f"Host: {url.netloc}", f"Origin: https://{url.netloc}", "Connection: Upgrade",
-        "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
-        "Sec-WebSocket-Protocol: binary", "", ""]).encode())
-    assert b" 101 " in stream.readline()
-    while stream.readline().strip():
-        pass
-    send(b"\\x82\\x81\\0\\0\\0\\0\\n")
-    text = b""
-    while b"login:" not in text:
-        kind, length = stream.read(2)
-        if length == 126:
-            (length,) = struct.unpack(">H", stream.read(2))
-        assert kind == 0x82, (kind, stream.read(length), text)
-        text += stream.read(length)
-    legs = subprocess.check_output(f"ss -H -n -t state established dport = :{ARGUMENTS[2]}".split(), text=True)
-print(json.dumps([text.decode(errors="replace"), [line.split()[3] for line in legs.splitlines()], server.compute_host]))
+CONSOLE = """
+server = nova.find_server(ARGUMENTS[0], details=True)
+url = nova.create_server_remote_console(server, protocol="serial", type="serial").url
+print(json.dumps([url, server.compute_host]))
 """
 # Prints what each client gets after a line feed: its certificate ("" for none, null for no TLS) and the console's port.
 ASK = """
@@ -68,11 +44,19 @@ print(json.dumps([answer(*client) for client in clients]))
 """
 
 
-def test_a_console_reaches_its_guest(site: Any, hosts_sites: tuple[Any, ...], on_cloud: Callable[..., Any]) -> None:
-    text, legs, compute = on_cloud(TALK, site.server, site.authority, PORT)
-    assert "login:" in text
+def test_a_console_reaches_its_guest_over_tls(
+    site: Any, host: Any, hosts_sites: tuple[Any, ...], on_cloud: Callable[..., Any], tmp_path: Path
+) -> None:
+    url, compute = on_cloud(CONSOLE, site.server)
     (address,) = [one.management_address for one in hosts_sites if one.name == compute]
-    assert f"{address}:{PORT}" in legs
+    authority = tmp_path / "ca.pem"
+    authority.write_text(host.file(site.authority).content_string)
+    origin = f"https://{site.api_address}:6083"
+    with WebSocket(url, subprotocols=["binary"], origin=origin, ca_file=str(authority)) as console:
+        console.send(b"\n")
+        assert console.receive(timeout=60)
+        legs = host.check_output(f"ss -H -n -t state established dport = :{PORT}").splitlines()
+    assert f"{address}:{PORT}" in [line.split()[3] for line in legs]
 
 
 @pytest.mark.on("compute")
