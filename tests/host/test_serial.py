@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from module_utils.kilonova.consoles.websocket import WebSocket
+from ansible.module_utils.kilonova.consoles.websocket import WebSocket
 
 PORT = 6084
 AUTHORITY = "/etc/kilonova/serial/ca.pem"
