@@ -6,9 +6,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,16 +94,3 @@ def test_without_serial_consoles_nothing_of_it_runs() -> None:
         assert (units[f"{name}.service"]["state"], units[f"{name}.service"]["enabled"]) == ("stopped", False)
     assert services["nova_compute"]["certificates"] == []
     assert services["nova"]["checks"][0]["args"]["state"] == "absent"
-
-
-@pytest.mark.skipif(not shutil.which("haproxy"), reason="needs haproxy")
-def test_haproxy_accepts_the_configuration_of_a_compute(tmp_path: Path) -> None:
-    found = files("cmp1")
-    text = found[CONFIGURATION].text or ""
-    for name in ("ca.pem", "server.pem"):
-        (tmp_path / name).write_text(found[f"/etc/kilonova/serial/{name}"].text or "")
-    (tmp_path / "haproxy.cfg").write_text(text.replace("/etc/kilonova/serial", str(tmp_path)))
-    done = subprocess.run(
-        ["haproxy", "-c", "-f", str(tmp_path / "haproxy.cfg")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
