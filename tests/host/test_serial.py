@@ -27,7 +27,7 @@ def answer(certificate, console):
         connection.settimeout(10)
         try:
             if certificate is None:
-                connection.sendall(b"\\n")
+                connection.sendall(b"\\n" * 16)
                 return connection.recv(100).decode(errors="replace")
             context = ssl.create_default_context(cafile=authority)
             if certificate:
