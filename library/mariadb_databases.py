@@ -54,6 +54,12 @@ options:
         description: Password, not empty. It may contain any character.
         type: str
         required: true
+      other_password:
+        description:
+          - A second password that opens the account as well, while clients change from one to the other. Empty for
+            none. A password that is in neither option opens nothing any more.
+        type: str
+        default: ""
       privileges:
         description: All privileges of the user. Other privileges, roles and grant options are revoked.
         type: list

@@ -25,7 +25,7 @@ from ansible.module_utils.kilonova.database.mariadb_plan import (
     database_target,
     make_plan,
     problems,
-    stored_hash,
+    stored_hashes,
 )
 from ansible.module_utils.kilonova.system.dry_run import mariadb_is_deployed, not_looked_at
 from ansible.module_utils.kilonova.system.locks import wait_for_earlier_call
@@ -53,6 +53,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
             "name": {"type": "str", "required": True},
             "host": {"type": "str", "default": "%"},
             "password": {"type": "str", "required": True, "no_log": True},
+            "other_password": {"type": "str", "default": "", "no_log": True},
             "privileges": {
                 "type": "list",
                 "elements": "dict",
@@ -85,7 +86,7 @@ def read_state(connection: Connection) -> State:
         priv = json.loads(row["Priv"])
         if priv.get("is_role"):
             continue
-        account = Account(password_hash=stored_hash(priv))
+        account = Account(password_hashes=stored_hashes(priv))
         state.accounts[row["User"], row["Host"]] = account
         by_grantee[f"'{row['User']}'@'{row['Host']}'"] = account
 

@@ -21,7 +21,7 @@ MASK = "***"
 class Account:
     """A user account. ``grants`` maps targets (``*.*``, ``db.*``, ...) to the privileges on them."""
 
-    password_hash: str | None = None
+    password_hashes: frozenset[str] = frozenset()
     grants: dict[str, set[str]] = field(default_factory=dict)
 
 
@@ -57,11 +57,17 @@ def password_hash(password: str) -> str:
     return "*" + hashlib.sha1(hashlib.sha1(password.encode()).digest()).hexdigest().upper()
 
 
-def stored_hash(priv: dict[str, Any]) -> str | None:
-    """Return the hash in a row of mysql.global_priv; None for locked accounts and those with another way to log in."""
-    if priv.get("plugin") != PLUGIN or priv.get("auth_or") or priv.get("account_locked"):
-        return None
-    return str(priv.get("authentication_string", "")) or None
+def stored_hashes(priv: dict[str, Any]) -> frozenset[str]:
+    """Return the hashes in a row of mysql.global_priv; none for locked accounts and those with another way to log in.
+
+    An account with several ways to log in has them in a list, in which an empty entry stands for what is beside it.
+    The list stays, with this entry alone, when the account has one way again.
+    """
+    ways = [way or priv for way in priv.get("auth_or") or [{}]]
+    if priv.get("account_locked") or any(way.get("plugin") != PLUGIN for way in ways):
+        return frozenset()
+    hashes = frozenset(str(way.get("authentication_string", "")) for way in ways)
+    return hashes if all(hashes) else frozenset()
 
 
 def grantee(name: str, host: str) -> str:
@@ -117,15 +123,17 @@ def plan_user(plan: Plan, state: State, user: dict[str, Any]) -> None:
     who = grantee(*key)
     wanted = wanted_grants(user)
     account = state.accounts.get(key)
-    wanted_hash = password_hash(user["password"])
-    by_password = f"IDENTIFIED VIA {PLUGIN} USING {literal(wanted_hash)}"
+    passwords = [password for password in (user["password"], user.get("other_password")) if password]
+    hashes = [password_hash(password) for password in dict.fromkeys(passwords)]
+    by_password = "IDENTIFIED VIA " + " OR ".join(f"{PLUGIN} USING {literal(one)}" for one in hashes)
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}
     if account is None:
         plan.add(f"create user {who}", f"CREATE USER {who} {by_password}")
         after["password"] = MASK
-    elif account.password_hash != wanted_hash:
-        plan.add(f"set the password of {who}", f"ALTER USER {who} {by_password} ACCOUNT UNLOCK")
+    elif account.password_hashes != frozenset(hashes):
+        what = "password" if len(hashes) == 1 else "passwords"
+        plan.add(f"set the {what} of {who}", f"ALTER USER {who} {by_password} ACCOUNT UNLOCK")
         before["password"], after["password"] = f"{MASK} (old)", f"{MASK} (new)"
     current = account.grants if account else {}
     # Grant before revoking, so that the service never lacks a privilege in between.

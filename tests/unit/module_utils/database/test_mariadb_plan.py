@@ -16,7 +16,7 @@ from ansible.module_utils.kilonova.database.mariadb_plan import (
     password_hash,
     pattern,
     problems,
-    stored_hash,
+    stored_hashes,
 )
 
 UGLY = "@:/%$#'\"\\ "
@@ -40,7 +40,7 @@ def params(**changes: Any) -> dict[str, Any]:
 
 
 def server(**changes: Any) -> State:
-    account = Account(password_hash(UGLY), {TARGET: {"ALL PRIVILEGES"}})
+    account = Account(frozenset({password_hash(UGLY)}), {TARGET: {"ALL PRIVILEGES"}})
     state = State(
         {"nova_api": ("utf8mb4", "utf8mb4_general_ci")}, {("nova", "%"): account, ("root", "localhost"): Account()}
     )
@@ -77,11 +77,39 @@ def test_an_empty_server_gets_everything_and_no_password_is_sent() -> None:
 
 def test_another_password_is_set_and_not_shown() -> None:
     state = server()
-    state.accounts["nova", "%"].password_hash = password_hash("old")
+    state.accounts["nova", "%"].password_hashes = frozenset({password_hash("old")})
     plan = make_plan(state, params())
     assert [text for text, statement in plan.steps] == ["set the password of 'nova'@'%'"]
     assert plan.before["users"] == {"'nova'@'%'": {"password": "*** (old)"}}
     assert password_hash(UGLY) not in repr((plan.before, plan.after))
+
+
+def test_two_passwords_open_an_account_while_it_changes() -> None:
+    user = {**params()["users"][0], "other_password": "new"}
+    wanted = params(users=[user])
+    (statement,) = [statement for text, statement in make_plan(server(), wanted).steps]
+    assert statement == (
+        f"ALTER USER 'nova'@'%' IDENTIFIED VIA mysql_native_password USING '{password_hash(UGLY)}'"
+        f" OR mysql_native_password USING '{password_hash('new')}' ACCOUNT UNLOCK"
+    )
+    state = server()
+    state.accounts["nova", "%"].password_hashes = frozenset({password_hash(UGLY), password_hash("new")})
+    assert make_plan(state, wanted).steps == []
+    # The other one is used from now on.
+    turned = params(users=[{**user, "password": "new", "other_password": UGLY}])
+    assert make_plan(state, turned).steps == []
+    assert texts(state, params()) == ["set the password of 'nova'@'%'"]
+    assert password_hash("new") not in repr(make_plan(server(), wanted).after)
+
+
+def test_hashes_of_an_account_with_several_ways_to_log_in() -> None:
+    # As MariaDB 10.11 and 11.8 store them; the list stays when the account has one password again.
+    own = {"plugin": "mysql_native_password", "authentication_string": "*A"}
+    assert stored_hashes(own) == {"*A"}
+    assert stored_hashes({**own, "auth_or": [{}]}) == {"*A"}
+    second = {"plugin": "mysql_native_password", "authentication_string": "*B"}
+    assert stored_hashes({**own, "auth_or": [{}, second], "account_locked": False}) == {"*A", "*B"}
+    assert stored_hashes({**own, "auth_or": [second, {}], "account_locked": True}) == set()
 
 
 @pytest.mark.parametrize(
@@ -94,7 +122,7 @@ def test_another_password_is_set_and_not_shown() -> None:
     ],
 )
 def test_an_account_with_another_way_in_counts_as_different(priv: dict[str, Any]) -> None:
-    assert stored_hash(priv) is None
+    assert stored_hashes(priv) == frozenset()
 
 
 def test_privileges_beyond_the_listed_ones_are_revoked_after_the_grants() -> None:
