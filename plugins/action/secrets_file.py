@@ -7,8 +7,6 @@ Documented in library/secrets_file.py.
 
 from __future__ import annotations
 
-import secrets
-import string
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +26,6 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "names": {"type": "list", "elements": "str", "required": True},
     "length": {"type": "int", "default": 32},
 }
-ALPHABET = string.ascii_letters + string.digits
-HEADER = """\
-# Secrets of this cloud, generated once. A line may be replaced by a secret of
-# your own; the next run of site.yml gives it to every service. Keep a copy:
-# without it nobody can log in. Never commit it unencrypted (ansible-vault).
-"""
-
-
-def generate(length: int) -> str:
-    """Return a random secret."""
-    return "".join(secrets.choice(ALPHABET) for _ in range(length))
 
 
 class ActionModule(ActionBase):
@@ -64,8 +51,8 @@ class ActionModule(ActionBase):
         if check_mode:
             return result
         if missing:
-            content |= {name: generate(arguments["length"]) for name in missing}
-            text = (HEADER + yaml.safe_dump(content, default_flow_style=False)).encode()
+            content |= {name: secrets_store.generate(arguments["length"]) for name in missing}
+            text = (secrets_store.HEADER + yaml.safe_dump(content, default_flow_style=False)).encode()
             if encrypted or (not path.exists() and vault.secrets):
                 text = vault.encrypt(text)
             secrets_store.write(path, text)

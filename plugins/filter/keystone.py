@@ -19,10 +19,13 @@ if MODULE_UTILS not in ansible.module_utils.__path__:
 from ansible.module_utils.kilonova.config.passwords import derived_password
 
 
-def compute_identity(host: str, seed: str) -> dict[str, str]:
-    """Return the Keystone user of the nova-compute of a host, as the key ``users`` of a service map has them."""
+def compute_identity(host: str, seed: str, turn: str = "") -> dict[str, str]:
+    """Return the Keystone user of the nova-compute of a host, as the key ``users`` of a service map has them.
+
+    turn: part of the name. Two users are in use in turn, so that the password can change.
+    """
     try:
-        return {"name": f"nova-compute-{host}", "password": derived_password(seed, "identity", host)}
+        return {"name": f"nova-compute{turn}-{host}", "password": derived_password(seed, "identity", host)}
     except ValueError as error:
         raise AnsibleFilterError(f"compute_identity: {error}") from error
 

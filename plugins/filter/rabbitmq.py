@@ -40,8 +40,10 @@ def rabbitmq_password_hash(password: str) -> str:
     return base64.b64encode(salt + hashlib.sha256(salt + data).digest()).decode()
 
 
-def compute_messaging(host: str, seed: str, virtual_host: str) -> dict[str, Any]:
+def compute_messaging(host: str, seed: str, virtual_host: str, turn: str = "") -> dict[str, Any]:
     """Return the account of the nova-compute of a host, as the key ``messaging`` of a service map has them.
+
+    turn: part of the name of the account. Two are in use in turn, so that the password can change.
 
     It reads the queues of this compute. Queues of replies and of fanouts are named by the queue manager of
     oslo.messaging after host, process and a number. To publish on an exchange, oslo.messaging declares it first
@@ -50,7 +52,8 @@ def compute_messaging(host: str, seed: str, virtual_host: str) -> dict[str, Any]
     name = re.escape(host)
     queues = rf"compute|compute\.{name}|(compute_fanout|reply)_{name}:nova-compute:\d+"
     return {
-        "user": f"compute-{host}",
+        # Not at the end, where the name of another host may have it.
+        "user": f"compute{turn}-{host}",
         "password": derived(seed, host),
         "virtual_host": virtual_host,
         "configure": f"^({queues}|nova|compute_fanout|scheduler_fanout)$",

@@ -308,14 +308,21 @@ def databases_of(services: Iterable[Service]) -> list[dict[str, str]]:
     ]
 
 
-def database_users(services: Iterable[Service], host: str) -> list[dict[str, Any]]:
-    """Return the database users of services, each with a grant on every database that names it."""
+def database_users(
+    services: Iterable[Service], host: str, others: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """Return the database users of services, each with a grant on every database that names it.
+
+    others: second passwords, by the name of the secret.
+    """
     users: dict[str, dict[str, Any]] = {}
     for service in services:
+        other = (others or {}).get(f"{service['name']}_database_password")
         for database in service.get("databases", []):
             user = users.setdefault(
                 database["user"],
-                {"name": database["user"], "host": host, "password": database["password"], "privileges": []},
+                {"name": database["user"], "host": host, "password": database["password"], "privileges": []}
+                | ({"other_password": other} if other else {}),
             )
             user["privileges"].append({"database": database["name"]})
     return list(users.values())

@@ -102,8 +102,10 @@ class Sample:
         variables = self.variables(host)
         return [rendered for service in self.services(host) for rendered in self.render(host, service, variables)]
 
-    def render(self, host: str, service: dict[str, Any], variables: dict[str, Any]) -> list[File]:
-        """The files of one service on one host."""
+    def render(
+        self, host: str, service: dict[str, Any], variables: dict[str, Any], changes: Mapping[str, Any] | None = None
+    ) -> list[File]:
+        """The files of one service on one host, with others than the inventory's variables."""
         role = self.roles["common"]
         files = files_of(service)
         block = Block(play=self.play, role=role)
@@ -115,12 +117,12 @@ class Sample:
             variable_manager=self.variable_manager,
             loader=self.loader,
         )
-        templar = self.templar(host)
+        templar = self.templar(host, changes)
         context = PlayContext(play=self.play)
         connection = plugins.connection_loader.get("ansible.builtin.local", context)
         recorder = Recorder(task, connection, context, self.loader, templar, plugins)
         task.args = templar.template(task.args)
-        recorder.run(task_vars={**variables, "ansible_search_path": task.get_search_path()})
+        recorder.run(task_vars={**variables, **(changes or {}), "ansible_search_path": task.get_search_path()})
         return [
             File(
                 service["name"],

@@ -35,6 +35,8 @@ VALUES: dict[str, dict[str, Any]] = {
 PLACES = {place for values in VALUES.values() for _, place, _ in values.values()}
 # Without a line that a sample can show.
 ELSEWHERE = {
+    "secrets_rotation": "holds secrets in stages: tests/render/test_rotation.py",
+    "secrets_second_accounts": "goes with others: tests/render/test_rotation.py",
     "secrets_certificate_days": "decides when certificates end: tests/unit/plugins/filter/test_pki.py, test_tls.py",
     "haproxy_certificate": "fits a key and names, made by tests/render/test_tls.py",
     "haproxy_certificate_authority": "fits a certificate, made by tests/render/test_tls.py",

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import secrets
+import string
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,18 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.module_utils.kilonova.system import atomic_file
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, is_encrypted
+
+ALPHABET = string.ascii_letters + string.digits
+HEADER = """\
+# Secrets of this cloud, generated once. A line may be replaced by a secret of
+# your own; the next run of site.yml gives it to every service. Keep a copy:
+# without it nobody can log in. Never commit it unencrypted (ansible-vault).
+"""
+
+
+def generate(length: int) -> str:
+    """Return a random secret."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(length))
 
 
 def vault_of(loader: DataLoader) -> VaultLib:

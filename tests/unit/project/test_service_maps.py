@@ -18,7 +18,7 @@ COMMON = ROLES / "common"
 # Roles of plays that are not part of a deployed host, and those whose variables are their own business.
 UNLINKED = {"common", "lab"}
 # Playbooks whose plays need the variables of roles.
-USERS = ("compute-maintenance", "compute-remove", "preflight", "status", "verify")
+USERS = ("compute-maintenance", "compute-remove", "preflight", "rotate-secrets", "status", "verify")
 
 
 def maps() -> dict[str, dict[str, Any]]:

@@ -75,6 +75,8 @@ def test_each_compute_has_a_password_of_its_own() -> None:
     other = filters.compute_messaging("cmp2", "seed", "openstack")
     assert (COMPUTE["user"], other["user"]) == ("compute-cmp1.site", "compute-cmp2")
     assert COMPUTE["password"] != other["password"]
+    again = filters.compute_messaging("cmp1.site", "seed", "openstack", "2")
+    assert again == COMPUTE | {"user": "compute2-cmp1.site"}
     with pytest.raises(AnsibleFilterError, match="compute_messaging: the secret"):
         filters.compute_messaging("cmp1", "", "openstack")
 

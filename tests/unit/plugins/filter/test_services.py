@@ -300,6 +300,13 @@ def test_a_database_user_is_granted_every_database_that_names_it() -> None:
     assert nova["privileges"] == [{"database": "nova"}, {"database": "nova_api"}, {"database": "nova_cell0"}]
 
 
+def test_a_database_user_has_a_second_password_while_it_changes() -> None:
+    others = {"nova_database_password": "new", "nova_password": "not this one"}
+    glance, nova = filters.database_users(SERVICES, "10.0.0.%", others)
+    assert "other_password" not in glance
+    assert nova["other_password"] == "new"
+
+
 def test_keystone_users_get_their_roles_in_the_services_project() -> None:
     users = filters.catalog_users(SERVICES, "services", "service")
     common = {
