@@ -1,0 +1,141 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""After a rotation, no old secret opens anything, and none is left on a host.
+
+Needs the file of secrets from before, which the scenario default keeps; by hand, KILONOVA_SECRETS_BEFORE names it.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import yaml
+
+from tests.host.conftest import PROJECT
+
+KEPT = PROJECT / ".cache" / "molecule" / "rotation" / "before.yml"
+# Of guests that run.
+NOT_ROTATED = {"guest_image_console_password"}
+
+DATABASES = """
+import pymysql
+found = {}
+for user, password in ARGUMENTS:
+    try:
+        pymysql.connect(host="127.0.0.1", user=user, password=password).close()
+        found[user] = "opened"
+    except pymysql.err.OperationalError as error:
+        found[user] = error.args[0]
+print(json.dumps(found))
+"""
+REFUSED = 1045
+QUEUES = """
+import subprocess
+found = {}
+for user, password in ARGUMENTS:
+    done = subprocess.run(["rabbitmqctl", "--silent", "authenticate_user", user], input=password + "\\n", text=True,
+                          capture_output=True)
+    found[user] = done.returncode == 0
+print(json.dumps(found))
+"""
+LOGINS = """
+import ssl, urllib.error, urllib.request
+url, authority, logins = ARGUMENTS
+context = ssl.create_default_context(cafile=authority)
+found = {}
+for name, password in logins:
+    user = {"name": name, "domain": {"id": "default"}, "password": password}
+    body = {"auth": {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": "unscoped"}}
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        found[name] = urllib.request.urlopen(request, context=context).status
+    except urllib.error.HTTPError as error:
+        found[name] = error.code
+print(json.dumps(found))
+"""
+UNAUTHORIZED, CREATED = 401, 201
+SEARCH = """
+import base64, os, subprocess
+needles = b"\\n".join(base64.b64decode(one) for one in ARGUMENTS[0])
+done = subprocess.run(["grep", "-rlFs", "--text", "--file=-", "--", *ARGUMENTS[1]], input=needles, capture_output=True,
+                      env={**os.environ, "LC_ALL": "C"})
+assert done.returncode in (0, 1, 2), done.stderr
+print(json.dumps(done.stdout.decode().splitlines()))
+"""
+SERVICES = ("glance", "keystone", "neutron", "nova", "placement")
+
+
+@pytest.fixture(scope="module")
+def before() -> dict[str, str]:
+    path = Path(os.environ.get("KILONOVA_SECRETS_BEFORE") or KEPT)
+    if not path.exists():
+        pytest.skip(f"there is no {path}: these secrets were not rotated")
+    return {name: value for name, value in yaml.safe_load(path.read_text()).items() if isinstance(value, str)}
+
+
+@pytest.fixture(scope="module")
+def rotated(before: dict[str, str], generated_secrets: dict[str, str]) -> dict[str, str]:
+    """The old secrets that are not in use any more."""
+    return {name: value for name, value in before.items() if generated_secrets.get(name) != value}
+
+
+def pairs(secrets: dict[str, str], end: str, turns: tuple[str, ...] = ("",)) -> Iterator[tuple[str, str]]:
+    for service in SERVICES:
+        if f"{service}{end}" in secrets:
+            yield from ((f"{service}{turn}", secrets[f"{service}{end}"]) for turn in turns)
+
+
+def test_every_secret_has_changed(before: dict[str, str], rotated: dict[str, str]) -> None:
+    assert set(before) - set(rotated) == NOT_ROTATED
+
+
+def test_old_passwords_open_no_database(
+    run_python: Callable[..., Any], rotated: dict[str, str], generated_secrets: dict[str, str]
+) -> None:
+    old = run_python(DATABASES, *pairs(rotated, "_database_password"))
+    assert old and set(old.values()) == {REFUSED}
+    assert set(run_python(DATABASES, *pairs(generated_secrets, "_database_password")).values()) == {"opened"}
+
+
+def test_old_passwords_open_no_queue(
+    run_python: Callable[..., Any], rotated: dict[str, str], generated_secrets: dict[str, str], host: Any
+) -> None:
+    turns = ("", "2")
+    old = run_python(QUEUES, *pairs(rotated, "_messaging_password", turns))
+    assert len(old) == 4 and not any(old.values())
+    # One account of each service is left.
+    assert sum(run_python(QUEUES, *pairs(generated_secrets, "_messaging_password", turns)).values()) == 2
+    users = {line.split("\t")[0] for line in host.check_output("rabbitmqctl --silent list_users").splitlines()}
+    assert len({user.replace("2-", "-", 1) for user in users if user.startswith("compute")}) == len(
+        [user for user in users if user.startswith("compute")]
+    )
+
+
+def test_old_passwords_log_in_to_no_api(
+    run_python: Callable[..., Any], rotated: dict[str, str], generated_secrets: dict[str, str], site: Any
+) -> None:
+    url = f"https://{site.api_address}:5000/v3/auth/tokens"
+    old = list(pairs(rotated, "_password", ("", "2"))) + [("admin", rotated["keystone_admin_password"])]
+    assert set(run_python(LOGINS, url, site.authority, old).values()) == {UNAUTHORIZED}
+    admin = [("admin", generated_secrets["keystone_admin_password"])]
+    assert run_python(LOGINS, url, site.authority, admin) == {"admin": CREATED}
+
+
+@pytest.mark.on("controller", "compute")
+def test_no_old_secret_is_left_on_a_host(run_python: Callable[..., Any], rotated: dict[str, str]) -> None:
+    forms = {form for value in rotated.values() for form in (value, quote(value, safe=""), value.replace("$", "\\$"))}
+    needles = sorted(base64.b64encode(form.encode()).decode() for form in forms)
+    assert run_python(SEARCH, needles, ["/etc", "/root", "/var/lib/kilonova", "/var/log", "/run/kilonova"]) == []
+
+
+def test_keystone_signs_with_a_new_key(host: Any, before: dict[str, str]) -> None:
+    """The key of the deployment has number 1."""
+    for kind in ("fernet", "credential"):
+        keys = host.check_output(f"ls /etc/keystone/{kind}-keys").split()
+        assert max(map(int, keys)) > 1, kind
