@@ -204,14 +204,18 @@ def test_files_with_secrets_are_not_for_everyone(rendered: Files) -> None:
 
 def test_haproxy_serves_every_api(rendered: Files) -> None:
     served = {
-        int(port) for _, file, text in texts(rendered) if file.dest.endswith("haproxy.cfg") for port in bound(text)
+        int(port)
+        for _, file, text in texts(rendered)
+        if file.dest == "/etc/haproxy/haproxy.cfg"
+        for address, port in bound(text)
+        if not address.startswith("127.")
     }
     assert served == API_PORTS
 
 
-def bound(text: str) -> list[str]:
-    """Ports of the bind lines of a haproxy.cfg."""
-    return re.findall(r"^\s*bind\s+\S+:(\d+)", text, re.MULTILINE)
+def bound(text: str) -> list[tuple[str, str]]:
+    """Addresses and ports of the bind lines of a haproxy.cfg."""
+    return re.findall(r"^\s*bind\s+(\S+):(\d+)", text, re.MULTILINE)
 
 
 def test_applications_that_are_not_thread_safe_have_one_thread(rendered: Files) -> None:
