@@ -36,12 +36,23 @@ print(json.dumps(found))
 """
 REFUSED = 1045
 QUEUES = """
-import subprocess
+import configparser, ssl, urllib.parse
+import amqp
+from amqp.exceptions import AccessRefused
 found = {}
 for user, password in ARGUMENTS:
-    done = subprocess.run(["rabbitmqctl", "--silent", "authenticate_user", user], input=password + "\\n", text=True,
-                          capture_output=True)
-    found[user] = done.returncode == 0
+    service = user.removesuffix("2")
+    files = configparser.RawConfigParser(strict=False)
+    files.read(f"/etc/{service}/{service}.conf")
+    url = urllib.parse.urlsplit(files["DEFAULT"]["transport_url"])
+    trusted = {"ca_certs": files["oslo_messaging_rabbit"]["ssl_ca_file"], "cert_reqs": ssl.CERT_REQUIRED,
+               "server_hostname": url.hostname}
+    try:
+        with amqp.Connection(f"{url.hostname}:{url.port}", userid=user, password=password.replace("/", "%2F"),
+                             virtual_host=url.path[1:], login_method="AMQPLAIN", ssl=trusted, connect_timeout=10):
+            found[user] = True
+    except AccessRefused:
+        found[user] = False
 print(json.dumps(found))
 """
 LOGINS = """
