@@ -33,7 +33,8 @@ document.addEventListener("DOMContentLoaded", () => {
 });
 """
 TOKEN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-CONNECTED = "document.documentElement.classList.contains('noVNC_connected')"
+# A page that has just begun has no element yet.
+CONNECTED = "!!document.documentElement?.classList.contains('noVNC_connected')"
 BARS = "document.querySelectorAll('#noVNC_status.noVNC_open, #noVNC_control_bar.noVNC_open').length"
 # The screen as rows of characters' cells, each cell a string of its pixels. The guest's font is VGA's, 16 pixels high.
 CELLS = """(() => {
