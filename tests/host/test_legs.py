@@ -109,6 +109,9 @@ host = server.compute_host
 wait(lambda: all(service.state == "up" for service in nova.services()), 120, "every service of Nova is up")
 nova.live_migrate_server(server, host=None, block_migration="auto")
 wait(lambda: (now := nova.get_server(server.id)).compute_host != host and not now.task_state, 280, "the migration")
+# The former host deletes all tokens of consoles before it calls the migration completed.
+newest = lambda: max(nova.migrations(instance_uuid=server.id), key=lambda one: one.created_at)
+wait(lambda: newest().status == "completed", 60, "the end of the migration")
 print(json.dumps(host))
 """
 # What a protocol says before it changes to TLS.
