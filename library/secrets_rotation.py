@@ -38,6 +38,12 @@ options:
     description: What to rotate, as a list or as a text with commas. Empty for all. For O(state=begun).
     type: raw
     default: []
+  keystone_keys:
+    description:
+      - Number of the newest key of each kind (C(fernet), C(credential)) that Keystone has. For O(state=begun), which
+        keeps them. A run after a killed one finds out by them whether keys were rotated.
+    type: dict
+    default: {}
   length:
     description: Characters of a generated secret, letters and digits.
     type: int
@@ -83,11 +89,6 @@ secrets:
   type: list
   elements: str
   sample: [nova_database_password]
-began:
-  description: When the rotation began, in seconds since 1970.
-  returned: success
-  type: int
-  sample: 1735689600
 resumed:
   description: Whether the rotation had begun before this run.
   returned: success

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import ansible.module_utils
-import yaml
 from ansible.plugins.action import ActionBase
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -52,10 +51,7 @@ class ActionModule(ActionBase):
             return result
         if missing:
             content |= {name: secrets_store.generate(arguments["length"]) for name in missing}
-            text = (secrets_store.HEADER + yaml.safe_dump(content, default_flow_style=False)).encode()
-            if encrypted or (not path.exists() and vault.secrets):
-                text = vault.encrypt(text)
-            secrets_store.write(path, text)
+            secrets_store.write(path, content, vault, encrypted)
         elif mode_wrong:
             path.chmod(0o600)
         return result

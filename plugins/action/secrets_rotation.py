@@ -7,12 +7,10 @@ Documented in library/secrets_rotation.py.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import ansible.module_utils
-import yaml
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
@@ -29,6 +27,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "state": {"type": "str", "choices": list(STATES), "required": True},
     "classes": {"type": "dict", "default": {}},
     "rotate": {"type": "raw", "default": []},
+    "keystone_keys": {"type": "dict", "default": {}},
     "length": {"type": "int", "default": 32},
 }
 
@@ -56,12 +55,10 @@ class ActionModule(ActionBase):
             "stage": rotation.get("stage", ""),
             "classes": rotation.get("classes", []),
             "secrets": sorted(rotation.get("other", {})),
-            "began": rotation.get("began", 0),
             "resumed": arguments["state"] == "begun" and bool(content.get(secret_rotation.ROTATION)),
         }
         if wanted != content and not self._task.check_mode:
-            text = (secrets_store.HEADER + yaml.safe_dump(wanted, default_flow_style=False)).encode()
-            secrets_store.write(path, vault.encrypt(text) if encrypted else text)
+            secrets_store.write(path, wanted, vault, encrypted)
         return result
 
     @staticmethod
@@ -75,8 +72,9 @@ class ActionModule(ActionBase):
             return secret_rotation.advance(content, state)
         classes = {"".join(word): ["".join(name) for name in names] for word, names in arguments["classes"].items()}
         words = secret_rotation.words_of(arguments["rotate"])
+        keys = {"".join(kind): int(number) for kind, number in arguments["keystone_keys"].items()}
         started = secret_rotation.begin(
-            content, classes, words, lambda: secrets_store.generate(arguments["length"]), int(time.time())
+            content, classes, words, lambda: secrets_store.generate(arguments["length"]), keys
         )
         if not content.get(secret_rotation.ROTATION):
             names = list(started[secret_rotation.ROTATION]["other"])

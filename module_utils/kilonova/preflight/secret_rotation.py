@@ -54,9 +54,16 @@ def check_given(names: Sequence[str], content: Content, used: Mapping[str, Any],
 
 
 def begin(
-    content: Content, classes: Classes, words: Sequence[str], generate: Callable[[], str], now: int
+    content: Content,
+    classes: Classes,
+    words: Sequence[str],
+    generate: Callable[[], str],
+    keystone_keys: Mapping[str, int],
 ) -> dict[str, Any]:
-    """Return the content with a rotation, the one that has begun already if there is one. Raises RotationError."""
+    """Return the content with a rotation, the one that has begun already if there is one. Raises RotationError.
+
+    keystone_keys: numbers of the newest keys, which tell a run after a killed one whether they were rotated.
+    """
     check_words(words, classes)
     if begun := content.get(ROTATION):
         if words and set(words) != set(begun["classes"]):
@@ -68,7 +75,7 @@ def begin(
         return dict(content)
     chosen = [word for word in classes if not words or word in words]
     names = dict.fromkeys(name for word in chosen for name in classes[word])
-    rotation: dict[str, Any] = {"stage": "add", "classes": chosen, "began": now}
+    rotation: dict[str, Any] = {"stage": "add", "classes": chosen, "keystone_keys": dict(keystone_keys)}
     rotation["other"] = {name: generate() for name in names}
     started = {**content, ROTATION: rotation}
     return advance(started, "use") if set(chosen) <= set(AT_ONCE) else started

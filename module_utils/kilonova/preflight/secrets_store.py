@@ -63,8 +63,11 @@ def load(path: Path, vault: VaultLib) -> tuple[dict[str, Any], bool]:
     return content, encrypted
 
 
-def write(path: Path, text: bytes) -> None:
+def write(path: Path, content: dict[str, Any], vault: VaultLib, encrypted: bool) -> None:
     """Replace the file at once, readable by its owner only."""
+    text = (HEADER + yaml.safe_dump(content, default_flow_style=False)).encode()
+    if encrypted or (not path.exists() and vault.secrets):
+        text = vault.encrypt(text)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Left by a killed run, which had not used these secrets yet.
     for left in path.parent.glob(f".{path.name}.*"):

@@ -19,16 +19,16 @@ CLASSES = {
 OLD = {name: f"old {name}" for names in CLASSES.values() for name in names} | {"other_secret": "kept"}
 
 
-def begin(content: dict[str, Any], words: list[str], now: int = 7) -> dict[str, Any]:
+def begin(content: dict[str, Any], words: list[str], fernet: int = 7) -> dict[str, Any]:
     numbers = count(1)
-    return rotation.begin(content, CLASSES, words, lambda: f"new {next(numbers)}", now)
+    return rotation.begin(content, CLASSES, words, lambda: f"new {next(numbers)}", {"fernet": fernet})
 
 
 def test_all_secrets_change_once_and_the_old_ones_are_forgotten() -> None:
     added = begin(OLD, [])
     state = added["secrets_rotation"]
     assert {name: added[name] for name in OLD} == OLD, "nothing uses a new secret yet"
-    assert (state["stage"], state["classes"], state["began"]) == ("add", list(CLASSES), 7)
+    assert (state["stage"], state["classes"], state["keystone_keys"]) == ("add", list(CLASSES), {"fernet": 7})
     assert set(state["other"]) == set(OLD) - {"other_secret"}
     used = rotation.advance(added, "use")
     assert {name: used[name] for name in state["other"]} == state["other"]
@@ -52,7 +52,7 @@ def test_accounts_are_used_in_turn() -> None:
 @pytest.mark.parametrize("words", [[], ["rabbitmq", "database"]])
 def test_a_killed_rotation_goes_on_with_its_values(words: list[str]) -> None:
     added = begin(OLD, ["database", "rabbitmq"])
-    assert begin(added, words, now=9) == added
+    assert begin(added, words, fernet=9) == added
     assert rotation.end(added) == rotation.advance(added, "remove") == added, "no stage is left out"
     used = rotation.advance(added, "use")
     assert begin(used, words) == used
@@ -73,7 +73,7 @@ def test_without_anything_to_add_new_secrets_are_used_at_once() -> None:
     assert used["secrets_rotation"] == {
         "stage": "use",
         "classes": ["fernet", "admin"],
-        "began": 7,
+        "keystone_keys": {"fernet": 7},
         "other": {"keystone_admin_password": "old keystone_admin_password"},
     }
     assert used["keystone_admin_password"] == "new 1"
