@@ -33,7 +33,7 @@ PATHS = {
 }
 HTTP_ERROR = 400
 SHOWN = 20
-PING = re.compile(r"(\d+) packets transmitted, (\d+) received")
+LATE, ANSWERED = re.compile(r"no answer yet for icmp_seq=(\d+)"), re.compile(r"bytes from .*icmp_seq=(\d+)")
 
 
 @dataclass
@@ -65,10 +65,9 @@ class Seen:
 
 
 def lost_pings(text: str) -> dict[str, int]:
-    """Return what ping says at its end."""
-    found = PING.search(text)
-    sent, received = map(int, found.groups()) if found else (0, 0)
-    return {"sent": sent, "lost": sent - received}
+    """Return what ping says, but for the last packet, which may be under way when it is stopped."""
+    late, answered = set(LATE.findall(text)), set(ANSWERED.findall(text))
+    return {"sent": len(late | answered), "lost": len(late - answered)}
 
 
 def message(method: str, host: str, path: str, token: str, body: bytes) -> bytes:
@@ -153,8 +152,9 @@ async def run(client: Client, rate: float, guest: str) -> dict[str, Any]:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    command = ["ping", "-n", "-q", "-i", "0.2", guest] if guest else ["true"]
+    command = ["ping", "-n", "-O", "-i", "0.2", guest] if guest else ["true"]
     ping = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, start_new_session=True)
+    said = asyncio.create_task(ping.communicate())
     seen, began, turn, calls = Seen(), time.monotonic(), 0, set()
     while not stopped.is_set():
         for api in PATHS:
@@ -165,7 +165,7 @@ async def run(client: Client, rate: float, guest: str) -> dict[str, Any]:
         await asyncio.sleep(max(0.0, began + turn / rate - time.monotonic()))
     if ping.returncode is None:
         ping.send_signal(signal.SIGINT)
-    text, _ = await ping.communicate()
+    text, _ = await said
     await asyncio.gather(*calls)
     seconds = round(time.monotonic() - began, 1)
     return {"seconds": seconds, **seen.summary(), "pings": lost_pings(text.decode())}

@@ -19,8 +19,11 @@ def test_errors_and_missing_answers_are_refused() -> None:
 
 
 def test_pings() -> None:
-    text = "--- 192.0.2.7 ping statistics ---\n416 packets transmitted, 415 received, 0.240385% packet loss, time 1ms\n"
-    assert api_requests.lost_pings(text) == {"sent": 416, "lost": 1}
+    lines = [f"64 bytes from 192.0.2.7: icmp_seq={number} ttl=63 time=1.2 ms" for number in (1, 3, 4)]
+    late = [f"no answer yet for icmp_seq={number}" for number in (2, 3)]
+    summary = "--- 192.0.2.7 ping statistics ---\n5 packets transmitted, 3 received, 40% packet loss, time 1ms"
+    text = "\n".join([*late, *lines, summary])
+    assert api_requests.lost_pings(text) == {"sent": 4, "lost": 1}, "late is not lost, and the last one is under way"
     assert api_requests.lost_pings("") == {"sent": 0, "lost": 0}
 
 
