@@ -15,7 +15,10 @@ unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 BIN := .venv/bin
 STAMP := .venv/.kilonova-setup
 DEV_STAMP := .cache/collections/.kilonova-setup-dev
-INVENTORY ?= inventory/lab
+# The lab with a store: STORAGE=ceph.
+STORAGE ?=
+LAB := inventory/lab$(STORAGE:%=-%)
+INVENTORY ?= $(LAB)
 ARGS ?=
 PLAYBOOK := $(BIN)/ansible-playbook -i $(INVENTORY) $(ARGS)
 SCENARIOS ?= default multihost
@@ -31,12 +34,12 @@ PARALLEL = $(MAKE) $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc)) 
 NEED_ROOT = [ "$$(id -u)" = 0 ] || { printf '%s\n' \
 	"make $@ manages lab machines (containers, network namespaces, mounts), which needs root." \
 	"Run it as root: sudo make $@" $(1) >&2; exit 1; }
-NEED_ROOT_FOR_LAB = [ "$(INVENTORY)" != inventory/lab ] || \
+NEED_ROOT_FOR_LAB = [ "$(INVENTORY)" != $(LAB) ] || \
 	$(call NEED_ROOT,"or deploy to hosts of your own: make $@ INVENTORY=inventory/mysite")
 
 .PHONY: help
 help: ## Show this list
-	@echo "Usage: make TARGET [INVENTORY=inventory/mysite] [ARGS='--diff -v']"
+	@echo "Usage: make TARGET [INVENTORY=inventory/mysite|STORAGE=ceph] [ARGS='--diff -v']"
 	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 

@@ -69,6 +69,8 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
 }
 RANGE_SUFFIXES = ("_range", "_cidr", "_subnet")
 DEFAULT_BATCH = "100%"
+# Groups of the hosts that something is deployed on, and those of hosts with a bridge and tunnels.
+GROUPS, NETWORKED = ("controller", "compute", "storage"), ("controller", "compute")
 
 
 def report(host: str, problems: list[str], notes: list[str]) -> str:
@@ -227,7 +229,7 @@ class ActionModule(ActionBase):
         """Return address and port by which each host of the cloud is reached."""
         hostvars, groups = self._variables["hostvars"], self._variables["groups"]
         found = {}
-        for name in {*groups.get("controller", []), *groups.get("compute", [])}:
+        for name in {host for group in GROUPS for host in groups.get(group, [])}:
             try:
                 own = hostvars[name]
                 if address := str(own.get("ansible_host", name)):
@@ -255,13 +257,13 @@ class ActionModule(ActionBase):
         names = ("firewall_ssh_sources", "firewall_ssh_ports", "firewall_host_addresses")
         return firewall.check_way_in(facts, *(self.value(name) for name in names))
 
-    def check_host(self, facts: dict[str, Any], known: roles.Known, host: str, first: str) -> list[str]:
-        """Check the host against its variables."""
-        args, text, groups = self._arguments, self.text, self._variables["groups"]
+    def check_networks(self, facts: dict[str, Any], known: roles.Known) -> list[str]:
+        """Check the bridge, the tunnels and the ranges of a controller or compute."""
+        text, groups = self.text, self._variables["groups"]
         flat, public = text("flat_interface"), text("public_interface")
         bridge, fixed_range = text("flat_network_bridge"), self.value("fixed_range")
         management = text("cloud_management_address")
-        hosts = len({*groups.get("controller", []), *groups.get("compute", [])})
+        hosts = len({host for group in NETWORKED for host in groups.get(group, [])})
         tunnel_interface, tunnel_address = text("ovn_chassis_tunnel_interface"), text("ovn_chassis_tunnel_address")
         bridge_address = text("ovn_chassis_bridge_address")
         bridges = [text(f"ovn_chassis_{name}_bridge") for name in ("address", "provider", "tunnel")]
@@ -270,6 +272,24 @@ class ActionModule(ActionBase):
             for name in known.options
             if name.endswith(RANGE_SUFFIXES) and name in self._variables
         }
+        return [
+            *interfaces.check_flat_interface(facts, flat, bridge),
+            *interfaces.check_public_interface(facts, public, flat, bridge),
+            *interfaces.check_way_out(facts, public, flat, bridge, self.value("cloud_serves_gateway") is True),
+            *interfaces.check_bridge_name(facts, bridge, flat),
+            *networks.check_fixed_range(fixed_range, self.value("network_size")),
+            *networks.check_fixed_gateway(text("fixed_gateway"), fixed_range),
+            *networks.check_host_networks(facts, fixed_range, bridge, management),
+            *networks.check_ranges(own_ranges),
+            *tunnels.check_tunnel(facts, bridge_address, tunnel_interface, bridges, hosts),
+            *tunnels.check_tunnel_interface(facts, tunnel_interface, flat),
+            *tunnels.check_tunnel_address(facts, tunnel_address, bridge_address, management, hosts),
+        ]
+
+    def check_host(self, facts: dict[str, Any], known: roles.Known, host: str, first: str) -> list[str]:
+        """Check the host against its variables."""
+        args, text, groups = self._arguments, self.text, self._variables["groups"]
+        networked = {host for group in NETWORKED for host in groups.get(group, [])}
         found = [
             *inventory.check_groups(host, first, groups),
             *inventory.check_host_name(host),
@@ -279,20 +299,10 @@ class ActionModule(ActionBase):
             *system.check_memory(facts, args["minimum_memory_mib"]),
             *system.check_disk(facts, args["minimum_disk_mib"], args["minimum_disk_deployed_mib"]),
             *system.check_ssh_host_key(facts, self._groups),
-            *chassis.check_system_id(facts, host, {*groups.get("controller", []), *groups.get("compute", [])}),
+            *chassis.check_system_id(facts, host, networked),
             *system.check_kvm(facts, self.value("libvirt_virt_type"), self._groups),
-            *interfaces.check_flat_interface(facts, flat, bridge),
-            *interfaces.check_public_interface(facts, public, flat, bridge),
-            *interfaces.check_way_out(facts, public, flat, bridge, self.value("cloud_serves_gateway") is True),
-            *interfaces.check_bridge_name(facts, bridge, flat),
-            *interfaces.check_own_address(facts, "cloud_management_address", management),
-            *networks.check_fixed_range(fixed_range, self.value("network_size")),
-            *networks.check_fixed_gateway(text("fixed_gateway"), fixed_range),
-            *networks.check_host_networks(facts, fixed_range, bridge, management),
-            *networks.check_ranges(own_ranges),
-            *tunnels.check_tunnel(facts, bridge_address, tunnel_interface, bridges, hosts),
-            *tunnels.check_tunnel_interface(facts, tunnel_interface, flat),
-            *tunnels.check_tunnel_address(facts, tunnel_address, bridge_address, management, hosts),
+            *interfaces.check_own_address(facts, "cloud_management_address", text("cloud_management_address")),
+            *(self.check_networks(facts, known) if host in networked else []),
             *ports.check_ports(facts, args["ports"], self._groups),
             *self.check_firewall(facts),
             *deployed.check_recorded(facts, {name: self.value(name) for name in deployed.FIXED}),

@@ -70,7 +70,7 @@ class Sample:
 
     def hosts(self) -> list[str]:
         """Names of all hosts that something is deployed on."""
-        return [host.name for host in self.inventory.get_hosts("controller:compute")]
+        return [host.name for host in self.inventory.get_hosts("controller:compute:storage")]
 
     def variables(self, host: str) -> dict[str, Any]:
         """What a task on the host would see."""
@@ -154,7 +154,7 @@ def load(inventory: str) -> Sample:
     variable_manager = VariableManager(loader=loader, inventory=manager)
     HostVars(inventory=manager, variable_manager=variable_manager, loader=loader)
     play = Play.load(
-        {"name": "Sample", "hosts": "controller:compute", "gather_facts": False, "roles": ["common"]},
+        {"name": "Sample", "hosts": "controller:compute:storage", "gather_facts": False, "roles": ["common"]},
         variable_manager=variable_manager,
         loader=loader,
     )

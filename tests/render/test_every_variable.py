@@ -5,7 +5,8 @@
 Each role says of its variables, in tests/variables.yml: [value, place, line]. The value is not the default. With the
 values of all roles, the line is in that place, and without them it is not. The place is a file on the host, the tasks
 of a role ("role NAME", with the line "task: option: value" or "option: value"), or the plays ("site.yml"). "no" before
-the line: it is there only without the values. Variables below "apart" have no effect beside others below "together".
+the line: it is there only without the values. Variables below "apart" have no effect beside others below "together", those below "storage" only in a cloud
+with the group storage.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ FILES = sorted((rendering.PROJECT / "roles").glob("*/tests/variables.yml"))
 TABLES = [yaml.safe_load(path.read_text()) for path in FILES]
 VALUES: dict[str, dict[str, Any]] = {
     section: {name: entry for table in TABLES for name, entry in table.get(section, {}).items()}
-    for section in ("together", "apart")
+    for section in ("together", "apart", "storage")
 }
+# Of a cloud with a Ceph cluster of its own, and of one without.
+INVENTORY = {"storage": "storage"}
 PLACES = {place for values in VALUES.values() for _, place, _ in values.values()}
 # Without a line that a sample can show.
 ELSEWHERE = {
@@ -112,8 +115,8 @@ def places(sample: rendering.Sample) -> dict[str, Counter[str]]:
 
 
 @cache
-def without() -> dict[str, Counter[str]]:
-    return places(rendering.load("all_in_one"))
+def without(inventory: str) -> dict[str, Counter[str]]:
+    return places(rendering.load(inventory))
 
 
 def test_every_variable_is_here() -> None:
@@ -123,21 +126,22 @@ def test_every_variable_is_here() -> None:
 
 @pytest.mark.parametrize("section", VALUES)
 def test_preflight_accepts_these_values(section: str) -> None:
-    found = problems("all_in_one", HOST, **{name: entry[0] for name, entry in VALUES[section].items()})
+    found = problems(INVENTORY.get(section, "all_in_one"), HOST, **{name: entry[0] for name, entry in VALUES[section].items()})
     assert [text for text in found if text.split(" = ")[0] not in OF_A_REAL_HOST] == []
 
 
 @pytest.mark.parametrize("section", VALUES)
 def test_another_value_has_an_effect(section: str, tmp_path: Path) -> None:
     inventory = tmp_path / "inventory"
-    shutil.copytree(Path(__file__).parent / "all_in_one", inventory)
+    shutil.copytree(Path(__file__).parent / INVENTORY.get(section, "all_in_one"), inventory)
     (inventory / "host_vars").mkdir()
     text = yaml.safe_dump({name: entry[0] for name, entry in VALUES[section].items()})
     (inventory / "host_vars" / f"{HOST}.yml").write_text(text)
     found = places(rendering.load(str(inventory)))
     without_effect = []
     for name, (_, place, line) in VALUES[section].items():
-        fewer, more = without().get(place, Counter()), found.get(place, Counter())
+        before = without(INVENTORY.get(section, "all_in_one"))
+        fewer, more = before.get(place, Counter()), found.get(place, Counter())
         if line.startswith("no "):
             fewer, more = more, fewer
         if not more[line.removeprefix("no ")] > fewer[line.removeprefix("no ")]:

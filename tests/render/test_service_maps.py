@@ -15,6 +15,7 @@ from ansible.module_utils.kilonova.database.openstack_schemas import ARGUMENT_SP
 from ansible.module_utils.kilonova.system.service_check import CHECKS
 
 from tests.render import rendering
+from tests.render.conftest import INVENTORIES
 from tests.render.rendering import PROJECT
 
 SPECS = yaml.safe_load((PROJECT / "roles" / "service" / "meta" / "argument_specs.yml").read_text())
@@ -73,7 +74,7 @@ def test_checks_are_arguments_that_their_modules_take(sample: rendering.Sample) 
 
 
 def test_every_module_of_the_check_has_a_map_that_names_it() -> None:
-    samples = [rendering.load(name) for name in ("all_in_one", "multihost")]
+    samples = [rendering.load(name) for name in INVENTORIES]
     services = [service for sample in samples for host in sample.hosts() for service in sample.services(host)]
     assert {check["module"] for service in services for check in service.get("checks", [])} == set(CHECKS)
 
@@ -90,7 +91,9 @@ def test_every_unit_that_runs_has_a_sandbox(sample: rendering.Sample) -> None:
     assert {"nova-api.service", "ovs-vswitchd.service", "libvirtd.service", "ovn-controller.service"} <= seen
 
 
-def test_unit_tests_use_the_index_that_a_host_has(sample: rendering.Sample) -> None:
+@pytest.mark.parametrize("inventory", ["all_in_one", "multihost"])
+def test_unit_tests_use_the_index_that_a_host_has(inventory: str) -> None:
+    sample = rendering.load(inventory)
     written = json.loads((PROJECT / "tests" / "unit" / "services.json").read_text())
     for host in sample.hosts():
         (text,) = [file.text for file in sample.files(host) if file.dest == "/var/lib/kilonova/services.json"]

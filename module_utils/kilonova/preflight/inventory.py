@@ -69,10 +69,10 @@ def check_groups(host: str, first: str, groups: Mapping[str, list[str]]) -> list
     controllers = list(groups.get("controller", []))
     computes = list(groups.get("compute", []))
     found = []
-    if host not in controllers and host not in computes:
+    if host not in {*controllers, *computes, *groups.get("storage", [])}:
         found.append(
-            f"Host {host} is in neither of the groups controller and compute: nothing would be deployed on it. Add it "
-            "to one of them, or remove it."
+            f"Host {host} is in none of the groups controller, compute and storage: nothing would be deployed on it. "
+            "Add it to one of them, or remove it."
         )
     if host != first:
         return found
@@ -98,10 +98,10 @@ def note_groups(host: str, first: str, groups: Mapping[str, list[str]]) -> list[
     """Note hosts that nothing is deployed on; only the first host reports them."""
     if host != first:
         return []
-    known = {*groups.get("controller", []), *groups.get("compute", []), *groups.get("lab", []), host, "localhost"}
+    known = {name for group in ("controller", "compute", "storage", "lab") for name in groups.get(group, [])}
     return [
-        f"Host {other} is in neither of the groups controller and compute, so nothing is deployed on it."
-        for other in sorted(set(groups.get("all", [])) - known)
+        f"Host {other} is in none of the groups controller, compute and storage, so nothing is deployed on it."
+        for other in sorted(set(groups.get("all", [])) - known - {host, "localhost"})
     ]
 
 

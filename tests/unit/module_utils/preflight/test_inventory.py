@@ -39,15 +39,21 @@ def test_groups_of_an_all_in_one_host() -> None:
 
 def test_host_in_no_group() -> None:
     assert inventory.check_groups("b", "a", {"controller": ["a"], "compute": ["a"]}) == [
-        "Host b is in neither of the groups controller and compute: nothing would be deployed on it. Add it to "
+        "Host b is in none of the groups controller, compute and storage: nothing would be deployed on it. Add it to "
         "one of them, or remove it."
     ]
+
+
+def test_host_that_only_stores() -> None:
+    groups = {"all": ["a", "b"], "controller": ["a"], "compute": ["a"], "storage": ["b"]}
+    assert inventory.check_groups("b", "a", groups) == []
+    assert inventory.note_groups("a", "a", groups) == []
 
 
 def test_other_hosts_of_the_inventory_are_noted() -> None:
     groups = {"all": ["a", "b", "c"], "controller": ["a"], "compute": ["a"], "lab": ["c"]}
     assert inventory.note_groups("a", "a", groups) == [
-        "Host b is in neither of the groups controller and compute, so nothing is deployed on it."
+        "Host b is in none of the groups controller, compute and storage, so nothing is deployed on it."
     ]
     assert inventory.note_groups("c", "a", groups) == []
 
