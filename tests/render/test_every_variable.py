@@ -5,8 +5,8 @@
 Each role says of its variables, in tests/variables.yml: [value, place, line]. The value is not the default. With the
 values of all roles, the line is in that place, and without them it is not. The place is a file on the host, the tasks
 of a role ("role NAME", with the line "task: option: value" or "option: value"), or the plays ("site.yml"). "no" before
-the line: it is there only without the values. Variables below "apart" have no effect beside others below "together", those below "storage" only in a cloud
-with the group storage.
+the line: it is there only without the values. Variables below "apart" have no effect beside others below "together",
+and those below "storage" only in a cloud with a Ceph cluster of its own.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ def test_every_variable_is_here() -> None:
 
 @pytest.mark.parametrize("section", VALUES)
 def test_preflight_accepts_these_values(section: str) -> None:
-    found = problems(INVENTORY.get(section, "all_in_one"), HOST, **{name: entry[0] for name, entry in VALUES[section].items()})
+    values = {name: entry[0] for name, entry in VALUES[section].items()}
+    found = problems(INVENTORY.get(section, "all_in_one"), HOST, **values)
     assert [text for text in found if text.split(" = ")[0] not in OF_A_REAL_HOST] == []
 
 
