@@ -211,7 +211,12 @@ class Checker:
             if name == "auth_type" and "auth_type" in self.options.get(section, {}):
                 self.register(section, self.plugin_options(section, value), override=True)
         backends = values.get(("DEFAULT", "enabled_backends"))
-        if backends is not None and "enabled_backends" in self.options.get("DEFAULT", {}):
+        if backends is not None and "backend_defaults" in self.options:
+            # Cinder's: a section each.
+            for section in backends.split(","):
+                for group in ("backend_defaults", "backend"):
+                    self.register(section.strip(), self.options.get(group, {}).values())
+        elif backends is not None and "enabled_backends" in self.options.get("DEFAULT", {}):
             stores = dict(item.strip().split(":", 1) for item in backends.split(",") if ":" in item)
             for section, driver in {**stores, **GLANCE_RESERVED_STORES}.items():
                 self.register(section.strip(), self.store_options(section.strip(), driver.strip()))

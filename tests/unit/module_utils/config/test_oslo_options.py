@@ -51,6 +51,13 @@ def list_opts():
         (Group("Database"), [Opt("connection", secret=True, old=[Old("sql_connection", "DEFAULT"), Old(None, "sql")])]),
         ("vnc", [Opt("enabled", boolean), Opt("port", int)]),
     ]
+
+def volume_opts():
+    return [
+        (None, [Opt("enabled_backends")]),
+        ("backend_defaults", [Opt("volume_driver")]),
+        ("backend", [Opt("backend_host")]),
+    ]
 """
 
 
@@ -63,6 +70,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fake\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         "[oslo.config.opts]\nfake.conf = fake_opts:list_opts\nbroken = fake_opts:nothing\n"
+        "fake.volumes = fake_opts:volume_opts\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
@@ -102,6 +110,14 @@ def test_a_correct_file_has_no_problems(installed: None) -> None:
 )  # fmt: skip
 def test_a_problem_says_where_what_and_what_instead(installed: None, text: str, problem: str) -> None:
     assert [line.rstrip() for line in found(text)] == [problem]
+
+
+def test_backends_of_volumes_have_sections_of_their_own(installed: None) -> None:
+    text = "[DEFAULT]\nenabled_backends = ceph, other\n[ceph]\nvolume_driver = x\nbackend_host = y\nvolume_drive = z\n"
+    assert [describe(problem) for problem in check(f"{text}[third]\n", ["fake.volumes"])] == [
+        "text: [third]: unknown section. Did you mean other?",
+        f"text: [ceph] volume_drive = {MASK}: unknown option. Did you mean volume_driver?",
+    ]
 
 
 def test_a_file_is_named_by_its_path(installed: None, tmp_path: Path) -> None:
