@@ -11,7 +11,7 @@ short_description: Check that all services and agents of a cloud are up, and its
 version_added: "0.1.0"
 description:
   - Checks Keystone (a token), Nova's services (API C(/os-services)), hypervisors, Placement's resource providers,
-    Neutron's agents, Glance's images and Nova's servers.
+    Neutron's agents, Glance's images, Nova's servers, and Cinder's services where the catalog has Cinder.
   - Waits up to O(timeout) seconds for what recovers without help, such as the heartbeat of a service that was just
     started, and five seconds if there is something that does not, such as a disabled service. Then fails with all
     problems, each with the part of the cloud that it belongs to, and the last log lines of the units in question that
@@ -67,6 +67,13 @@ services:
   description: Nova's services; binary, host, zone, status (enabled or disabled), disabled_reason, state (up or
     down).
   returned: when Nova answers
+  type: list
+  elements: dict
+volume_services:
+  description: >-
+    Cinder's services; binary, host, zone, status, disabled_reason, state. The host of cinder-volume names its backend.
+    Null where the catalog has no Cinder.
+  returned: when Cinder answers, or is not there
   type: list
   elements: dict
 agents:

@@ -1,18 +1,18 @@
 #!/usr/bin/python
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Ansible module: converge flavors, images, networks, security group rules, keypairs and servers."""
+"""Ansible module: converge flavors, images, networks, rules, keypairs, servers, types and quotas of volumes."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: cloud_resources
-short_description: Converge flavors, images, networks, security group rules, keypairs and servers
+short_description: Converge flavors, images, networks, rules, keypairs, servers, types and quotas of volumes
 version_added: "0.1.0"
 description:
   - Converges everything that a new cloud needs before its first guest, and that guest, in one call.
-  - Reads each kind of resource once through its REST API (Nova microversion 2.79, Glance v2, Neutron v2.0). A call
-    without changes makes about ten requests.
+  - Reads each kind of resource once through its REST API (Nova microversion 2.79, Glance v2, Neutron v2.0, Cinder
+    v3). A call without changes makes about ten requests.
   - Resources that are not named are left alone. Harmless differences are corrected - extra specs, visibility, image
     properties, network and subnet settings, a keypair's key. Others, such as the size of a flavor or the range of a
     subnet, are left alone; the module then fails with a list of them all and says what to do. In check mode it lists
@@ -232,6 +232,34 @@ options:
       public_key_file:
         description: File on this host with the public key, used without O(keypairs[].public_key).
         type: path
+  volume_types:
+    description: Types of volumes.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name.
+        type: str
+        required: true
+      description:
+        description: Description. If omitted, any is accepted.
+        type: str
+      public:
+        description: Whether all projects may use it.
+        type: bool
+        default: true
+      extra_specs:
+        description: >-
+          All extra specs; others are removed. By default all are left alone. Cinder refuses to change those of a type
+          that volumes have.
+        type: dict
+  volume_quotas:
+    description: >-
+      Limits of Cinder for projects that have none of their own, by name, such as C(volumes) and C(gigabytes). V(-1)
+      stands for no limit. Those not named are left alone.
+    type: dict
+    default: {}
   servers:
     description: Servers in the project of O(cloud), identified by name.
     type: list
@@ -307,6 +335,12 @@ EXAMPLES = r"""
       - {name: kilonova, public_key_file: /root/.ssh/kilonova_id_ed25519.pub}
     servers:
       - {name: my_vm, image: debian-tiny, flavor: m1.tiny, networks: [nova], keypair: kilonova}
+
+- name: Create a type of volumes, and let each project have twenty
+  cloud_resources:
+    volume_types:
+      - {name: ceph, extra_specs: {volume_backend_name: ceph}}
+    volume_quotas: {volumes: 20}
 """
 
 RETURN = r"""
@@ -317,7 +351,7 @@ actions:
   elements: str
   sample: ["flavor m1.tiny: created"]
 ids:
-  description: Identifiers by kind (flavor, image, network, subnet, security group) and name.
+  description: Identifiers by kind (flavor, image, network, subnet, security group, volume type) and name.
   returned: always
   type: dict
   sample: {"flavor": {"m1.tiny": "1"}}

@@ -32,6 +32,12 @@ def health_lines(health: Mapping[str, Any]) -> list[str]:
         ("SERVICE", "HOST", "STATE", "STATUS"),
         ((one["binary"], one["host"], one["state"], one["status"]) for one in health.get("services", [])),
     )
+    if health.get("volume_services") is not None:
+        lines += table(
+            "Cinder services",
+            ("SERVICE", "HOST", "STATE", "STATUS"),
+            ((one["binary"], one["host"], one["state"], one["status"]) for one in health["volume_services"]),
+        )
     lines += table(
         "Neutron agents",
         ("AGENT", "HOST", "ALIVE"),

@@ -31,6 +31,7 @@ SERVICE_LAYERS = {
     "placement": "Placement",
     "compute": "Nova API",
     "network": "Neutron",
+    "block_storage": "Cinder",
 }
 SERVER_ERROR = 500
 REFUSED = (401, 403)
@@ -99,6 +100,10 @@ class CloudApi:
             seen.add(following)
             # Only the query of the next page's address is new.
             answer = self.get(service, f"{path.partition('?')[0]}?{urlsplit(following).query}")
+
+    def offers(self, service: str) -> bool:
+        """Return whether the catalog has the service."""
+        return bool(self.connection.endpoint_for(service.replace("_", "-")))
 
     def request(self, service: str, method: str, path: str, **arguments: Any) -> Any:
         """Make a request and return the response. CloudError for a status of 400 and above."""

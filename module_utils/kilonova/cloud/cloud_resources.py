@@ -1,6 +1,9 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Converge flavors, images, networks, rules, keypairs and servers. The logic of the module cloud_resources."""
+"""Converge flavors, images, networks, rules, keypairs, servers, types and quotas of volumes.
+
+The logic of the module cloud_resources.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,11 @@ from ansible.module_utils.kilonova.cloud.keypairs import converge_keypairs
 from ansible.module_utils.kilonova.cloud.networks import converge_networks, converge_rules
 from ansible.module_utils.kilonova.cloud.plan import PlanError
 from ansible.module_utils.kilonova.cloud.servers import ServerFailed, converge_servers
+from ansible.module_utils.kilonova.cloud.volumes import converge_volume_quotas, converge_volume_types
 from ansible.module_utils.kilonova.system.dry_run import not_looked_at
 from ansible.module_utils.kilonova.system.locks import wait_for_earlier_call
 
-KINDS = ("flavors", "images", "networks", "security_group_rules", "keypairs", "servers")
+KINDS = ("flavors", "images", "networks", "security_group_rules", "keypairs", "volume_types", "servers")
 
 
 def _list_of(**options: dict[str, Any]) -> dict[str, Any]:
@@ -106,6 +110,13 @@ ARGUMENT_SPEC: dict[str, Any] = {
         ),
         "no_log": False,
     },
+    "volume_types": _list_of(
+        name=NAME,
+        description=_text(),
+        public=_flag(True),
+        extra_specs={"type": "dict"},
+    ),
+    "volume_quotas": {"type": "dict", "default": {}},
     "servers": _list_of(
         name=NAME,
         state=_text("present", choices=["present", "absent"]),
@@ -129,21 +140,24 @@ ARGUMENT_SPEC["servers"]["required_if"] = [
 def first_actions(params: dict[str, Any]) -> list[str]:
     """Return what check mode predicts before the cloud exists."""
     names = {kind: kind[:-1].replace("_", " ") for kind in KINDS}
+    quotas = [f"volume quotas default: {', '.join(params['volume_quotas'])} changed"] if params["volume_quotas"] else []
     return [
         f"{names[kind]} {one.get('name') or one.get('protocol')}: created" for kind in KINDS for one in params[kind]
-    ]
+    ] + quotas
 
 
 def normalised(params: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Return the wanted resources, with extra specs as text, as Nova keeps them."""
+    """Return the wanted resources, with extra specs as text, as Nova and Cinder keep them."""
     wanted = {kind: [dict(one) for one in params[kind]] for kind in KINDS}
-    for flavor in wanted["flavors"]:
-        if flavor["extra_specs"] is not None:
-            flavor["extra_specs"] = {name: str(value) for name, value in flavor["extra_specs"].items()}
+    for one in [*wanted["flavors"], *wanted["volume_types"]]:
+        if one["extra_specs"] is not None:
+            one["extra_specs"] = {name: str(value) for name, value in one["extra_specs"].items()}
     return wanted
 
 
-def converge(work: Convergence, wanted: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def converge(
+    work: Convergence, wanted: dict[str, list[dict[str, Any]]], volume_quotas: dict[str, int] | None = None
+) -> list[dict[str, Any]]:
     """Converge all kinds and return the servers."""
     work.side_by_side(
         lambda part: converge_flavors(part, wanted["flavors"]),
@@ -151,6 +165,8 @@ def converge(work: Convergence, wanted: dict[str, list[dict[str, Any]]]) -> list
         lambda part: converge_networks(part, wanted["networks"]),
         lambda part: converge_rules(part, wanted["security_group_rules"]),
         lambda part: converge_keypairs(part, wanted["keypairs"]),
+        lambda part: converge_volume_types(part, wanted["volume_types"]),
+        lambda part: converge_volume_quotas(part, volume_quotas or {}),
     )
     servers: list[dict[str, Any]] = []
     with work.seeing():
@@ -179,6 +195,10 @@ def run(module: AnsibleModule) -> None:
     if is_first_deployment(module, actions=[], ids={}, servers=[], without_room=[], needs_you=[]):
         actions = first_actions(module.params)
         module.exit_json(changed=bool(actions), actions=actions, ids={}, servers=[], without_room=[], needs_you=[])
+    try:
+        quotas = {name: int(value) for name, value in module.params["volume_quotas"].items()}
+    except (TypeError, ValueError) as error:
+        module.fail_json(msg=f"volume_quotas: a limit is no number: {error}.")
     wait_for_earlier_call(module, "cloud_resources")
     connection = connect(module)
     work = Convergence(
@@ -188,7 +208,7 @@ def run(module: AnsibleModule) -> None:
         server_timeout=module.params["server_timeout"],
     )
     try:
-        servers = converge(work, normalised(module.params))
+        servers = converge(work, normalised(module.params), quotas)
     except ServerFailed as error:
         module.fail_json(msg=f"{error.layer}: {error}\n{layer_logs(error.layers)}", layer=error.layer)
     except CloudError as error:

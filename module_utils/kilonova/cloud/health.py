@@ -13,14 +13,11 @@ from typing import Any
 
 from ansible.module_utils.kilonova.cloud import localnet
 from ansible.module_utils.kilonova.cloud.api import CloudApi, CloudError, layer_logs, server_summary
+from ansible.module_utils.kilonova.cloud.volume_health import read_volume_services, volume_service_faults
 
 POLL_SECONDS = 2.0
 MANY, MANY_LINES, FEW_LINES = 3, 15, 5
-SERVICE_BINARIES = {
-    "nova-scheduler": "Nova scheduler",
-    "nova-conductor": "Nova conductor",
-    "nova-compute": "Nova compute",
-}
+SERVICE_BINARIES = {f"nova-{name}": f"Nova {name}" for name in ("scheduler", "conductor", "compute")}
 # nova-compute disables itself while libvirt is away, and enables itself afterwards.
 DISABLED_BY_NOVA = "AUTO:"
 # On a gateway chassis the controller agent has another name.
@@ -131,6 +128,7 @@ READERS: dict[str, Callable[[CloudApi], Any]] = {
     "providers": read_providers,
     "agents": read_agents,
     "images": read_images,
+    "volume_services": read_volume_services,
     "servers": read_servers,
     "ports": read_ports,
     "physical_networks": localnet.read_physical_networks,
@@ -336,6 +334,8 @@ def judge(state: dict[str, Any], computes: list[str], images: list[str], servers
         found += agent_problems(state["agents"], computes)
     if "images" in state:
         found += image_problems(state["images"], images)
+    faults = volume_service_faults(state.get("volume_services"))
+    found += [problem(layer, text, passes=passes) for layer, text, passes in faults]
     if "physical_networks" in state and "localnets" in state:
         texts = localnet.differences(state["physical_networks"], state["localnets"])
         found += [problem("OVN", text, passes=False) for text in texts]

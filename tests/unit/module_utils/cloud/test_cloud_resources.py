@@ -32,6 +32,7 @@ KINDS = {
     "/servers": "server",
     "/servers/detail": "server",
     "/os-hypervisors/detail": "hypervisor",
+    "/types": "volume_type",
 }
 
 
@@ -44,7 +45,12 @@ class Cloud:
         self.keys: dict[str, str] = {}
         self.writes: list[str] = []
         self.numbers = itertools.count(1)
+        self.quotas: dict[str, Any] = {"id": "default", "volumes": 10, "gigabytes": 1000}
+        self.volumes = True
         self.next_server: dict[str, Any] = {"status": "ACTIVE", "OS-SRV-USG:launched_at": "now"}
+
+    def offers(self, service: str) -> bool:
+        return self.volumes
 
     def listing(self, service: str, path: str, key: str, **params: Any) -> list[dict[str, Any]]:
         if path == "/os-keypairs":
@@ -56,6 +62,8 @@ class Cloud:
         return [one for one in found if "network_id" not in params or one["network_id"] == params["network_id"]]
 
     def get(self, service: str, path: str, **params: Any) -> dict[str, Any]:
+        if path.startswith("/os-quota-class-sets"):
+            return {"quota_class_set": self.quotas}
         kind, _, identity = path.strip("/").partition("/")
         if identity not in self.things[kind[:-1]]:
             raise CloudError("Nova API", f"{path} is gone", 404)
@@ -70,6 +78,9 @@ class Cloud:
         if path.endswith("/os-extra_specs"):
             self.things["flavor"][path.split("/")[2]]["extra_specs"].update(body["extra_specs"])
             return {}
+        if path.endswith("/extra_specs"):
+            self.things["volume_type"][path.split("/")[2]]["extra_specs"].update(body["extra_specs"])
+            return {}
         if path.endswith("/action"):
             return {"output": "Booting from hard disk"}
         kind = KINDS[path]
@@ -80,6 +91,7 @@ class Cloud:
             "image": {"status": "queued"},
             "security_group": {"security_group_rules": []},
             "server": dict(self.next_server),
+            "volume_type": {"is_public": fields.get("os-volume-type-access:is_public")},
         }
         thing |= extra.get(kind, {})
         self.things[kind][thing["id"]] = thing
@@ -89,7 +101,13 @@ class Cloud:
 
     def put(self, service: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         self.writes.append(f"PUT {path}")
+        if path.startswith("/os-quota-class-sets"):
+            self.quotas |= body["quota_class_set"]
+            return {}
         kind, _, identity = path.strip("/").partition("/")
+        if kind == "types":
+            self.things["volume_type"][identity].update(body["volume_type"])
+            return {}
         self.things[kind[:-1]][identity].update(body[kind[:-1]])
         return {}
 
@@ -98,6 +116,8 @@ class Cloud:
         kind, identity, *rest = path.strip("/").split("/")
         if kind == "os-keypairs":
             del self.keys[identity]
+        elif rest and kind == "types":
+            del self.things["volume_type"][identity]["extra_specs"][rest[-1]]
         elif rest:
             del self.things["flavor"][identity]["extra_specs"][rest[-1]]
         else:
@@ -155,7 +175,7 @@ def validated(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def converge(cloud: Cloud, params: dict[str, Any], check_mode: bool = False) -> Convergence:
     work = Convergence(api=cloud, project_id="p", check_mode=check_mode, server_timeout=1)  # type: ignore[arg-type]
-    cloud_resources.converge(work, cloud_resources.normalised(params))
+    cloud_resources.converge(work, cloud_resources.normalised(params), params["volume_quotas"])
     return work
 
 
@@ -428,3 +448,62 @@ def test_a_server_adds_nothing_to_its_images_problem(cloud: Cloud, params: dict[
 def test_keypair_needs_a_key() -> None:
     result = ArgumentSpecValidator(cloud_resources.ARGUMENT_SPEC).validate({"keypairs": [{"name": "a"}]})
     assert "public_key" in result.error_messages[0]
+
+
+@pytest.fixture
+def volumes() -> dict[str, Any]:
+    """The arguments for a type of volumes and a quota."""
+    return validated(
+        {
+            "volume_types": [{"name": "ceph", "description": "Fast", "extra_specs": {"volume_backend_name": "ceph"}}],
+            "volume_quotas": {"volumes": 20},
+        }
+    )
+
+
+def test_a_type_of_volumes_and_quotas(cloud: Cloud, volumes: dict[str, Any]) -> None:
+    assert converge(cloud, volumes, check_mode=True).actions == [
+        "volume type ceph: created",
+        "volume quotas default: volumes changed",
+    ]
+    assert cloud.writes == []
+    work = converge(cloud, volumes)
+    (made,) = cloud.things["volume_type"].values()
+    assert (made["name"], made["description"], made["is_public"]) == ("ceph", "Fast", True)
+    assert made["extra_specs"] == {"volume_backend_name": "ceph"}
+    assert work.ids["volume type"] == {"ceph": made["id"]}
+    assert cloud.quotas == {"id": "default", "volumes": 20, "gigabytes": 1000}
+    assert converge(cloud, volumes).actions == []
+
+
+def test_a_type_of_volumes_is_corrected(cloud: Cloud, volumes: dict[str, Any]) -> None:
+    converge(cloud, volumes)
+    (made,) = cloud.things["volume_type"].values()
+    made |= {"is_public": False, "description": "", "extra_specs": {"a": "1"}}
+    assert converge(cloud, volumes).actions == ["volume type ceph: description, public, extra specs changed"]
+    assert (made["is_public"], made["description"]) == (True, "Fast")
+    assert made["extra_specs"] == {"volume_backend_name": "ceph"}
+    assert converge(cloud, volumes).actions == []
+
+
+def test_all_is_predicted_before_cinder_is_there(cloud: Cloud, volumes: dict[str, Any]) -> None:
+    converge(cloud, volumes)
+    cloud.volumes = False
+    assert converge(cloud, volumes, check_mode=True).actions == [
+        "volume type ceph: created",
+        "volume quotas default: volumes changed",
+    ]
+
+
+def test_a_quota_that_cinder_does_not_have(cloud: Cloud, volumes: dict[str, Any]) -> None:
+    volumes["volume_quotas"]["volume"] = 3
+    work = converge(cloud, volumes)
+    assert unresolved(work) == "Cinder has no quota of volume. It has: gigabytes, volumes."
+    assert cloud.quotas["volumes"] == 10
+
+
+def test_prediction_of_volumes_before_the_cloud_exists(volumes: dict[str, Any]) -> None:
+    assert cloud_resources.first_actions(volumes) == [
+        "volume type ceph: created",
+        "volume quotas default: volumes changed",
+    ]

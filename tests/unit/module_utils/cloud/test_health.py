@@ -127,7 +127,9 @@ def test_part_that_does_not_answer_is_a_problem_and_the_rest_is_read() -> None:
             raise CloudError("Neutron", "GET /agents got 500: broken", 500)
         return []
 
-    api = SimpleNamespace(listing=listing, get=lambda service, path: {"resource_providers": []})
+    api = SimpleNamespace(
+        listing=listing, get=lambda service, path: {"resource_providers": []}, offers=lambda service: False
+    )
     found, problems = health.read_all(api)  # type: ignore[arg-type]
     assert "agents" not in found
     assert found["services"] == []
