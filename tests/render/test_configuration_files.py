@@ -21,11 +21,13 @@ from ansible.module_utils.kilonova.config.urls import oslo_escape
 from ansible.template import trust_as_template
 
 from tests.render import rendering
+from tests.render.conftest import INVENTORIES
 from tests.render.rendering import PROJECT, SECRET, File
 
 Files = dict[str, list[File]]
 # The APIs and consoles that clients reach at the API address.
 API_PORTS = {5000, 9292, 8778, 8774, 8775, 9696, 6080, 6083}
+VOLUME_PORT = 8776
 # A secret, in the forms that shells, URLs, oslo.config and JSON give it.
 WRITTEN = (SECRET.partition("'")[0], "p%40%3A%2F", "p%40%3A%252F", oslo_escape(SECRET), json.dumps(SECRET)[1:-1])
 
@@ -202,7 +204,7 @@ def test_files_with_secrets_are_not_for_everyone(rendered: Files) -> None:
     assert found == set(WRITTEN)
 
 
-def test_haproxy_serves_every_api(rendered: Files) -> None:
+def test_haproxy_serves_every_api(sample: rendering.Sample, rendered: Files) -> None:
     served = {
         int(port)
         for _, file, text in texts(rendered)
@@ -210,7 +212,8 @@ def test_haproxy_serves_every_api(rendered: Files) -> None:
         for address, port in bound(text)
         if not address.startswith("127.")
     }
-    assert served == API_PORTS
+    has_volumes = any(service["name"] == "cinder" for host in sample.hosts() for service in sample.services(host))
+    assert served == API_PORTS | ({VOLUME_PORT} if has_volumes else set())
 
 
 def bound(text: str) -> list[tuple[str, str]]:
@@ -440,7 +443,7 @@ def test_computes_give_out_tokens_for_as_long_as_the_inventory_says() -> None:
 def test_every_template_is_rendered_here_or_used_by_a_task() -> None:
     sources = {
         file.source
-        for name in ("all_in_one", "multihost")
+        for name in INVENTORIES
         for host in rendering.load(name).hosts()
         for file in rendering.load(name).files(host)
     }

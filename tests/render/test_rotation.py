@@ -14,7 +14,8 @@ import pytest
 from tests.render import rendering
 from tests.render.rendering import SECRET
 
-HOSTS = {"all_in_one": "cloud1", "multihost": "ctl1"}
+HOSTS = {"all_in_one": "cloud1", "multihost": "ctl1", "storage": "cloud1"}
+SERVICES = ("nova", "nova_compute", "neutron", "glance", "placement", "cinder")
 # Of guests, of which the test image holds the hash.
 NOT_ROTATED = {"guest_image_console_password"}
 IN_TURN = ["compute", "keystone", "rabbitmq"]
@@ -51,7 +52,8 @@ def template(inventory: str, changes: dict[str, Any], name: str, host: str = "")
 def used_in_messaging(inventory: str, changes: dict[str, Any]) -> set[tuple[str, str]]:
     """User and password in each transport URL."""
     sample = rendering.load(inventory)
-    urls = [template(inventory, changes, name) for name in ("nova_transport_url", "neutron_transport_url")]
+    users = ("nova", "neutron", "cinder") if inventory == "storage" else ("nova", "neutron")
+    urls = [template(inventory, changes, f"{name}_transport_url") for name in users]
     computes = [host for host in sample.hosts() if "compute" in sample.variables(host)["group_names"]]
     urls += [template(inventory, changes, "nova_compute_transport_url", host) for host in computes]
     found = {re.fullmatch(r"rabbit://([^:]+):([^@]+)@.*", url) for url in urls}
@@ -104,12 +106,12 @@ def logging_in(inventory: str, host: str, changes: dict[str, Any]) -> list[str]:
     sample = rendering.load(inventory)
     variables = sample.variables(host) | changes
     services = sample.templar(host, changes).template(variables["cloud_services_here"])
-    wanted = [one for one in services if one["name"] in ("nova", "nova_compute", "neutron", "glance", "placement")]
+    wanted = [one for one in services if one["name"] in SERVICES]
     files = [file for service in wanted for file in sample.render(host, service, variables, changes)]
     return [file.text or "" for file in files if file.dest.endswith(".conf") and "auth_type" in (file.text or "")]
 
 
-@pytest.mark.parametrize(("inventory", "second"), [("all_in_one", False), ("multihost", True)])
+@pytest.mark.parametrize(("inventory", "second"), [("all_in_one", False), ("multihost", True), ("storage", False)])
 def test_keystone_knows_what_is_used_and_was_used(inventory: str, second: bool) -> None:
     found = []
     for changes in stages(inventory, second):
@@ -180,13 +182,14 @@ def test_requests_wait_for_services_while_they_restart() -> None:
     assert found == [False, True, True, False, False]
 
 
-def test_each_account_has_a_secret_that_is_named_after_its_service() -> None:
+@pytest.mark.parametrize("inventory", HOSTS)
+def test_each_account_has_a_secret_that_is_named_after_its_service(inventory: str) -> None:
     """Otherwise the secret changes at once, and what uses it is refused for a while."""
-    names = template("all_in_one", {}, "secrets_names")
+    names = template(inventory, {}, "secrets_names")
     kinds = {"databases": "_database_password", "messaging": "_messaging_password", "users": "_password"}
     found = [
         f"{service['name']}{end}"
-        for service in template("all_in_one", {}, "cloud_services")
+        for service in template(inventory, {}, "cloud_services")
         for kind, end in kinds.items()
         if service.get(kind)
     ]
@@ -194,8 +197,9 @@ def test_each_account_has_a_secret_that_is_named_after_its_service() -> None:
     assert set(found) <= set(names)
 
 
-def test_each_secret_of_a_service_is_rotated() -> None:
-    rotated = [name for found in classes("all_in_one").values() for name in found]
+@pytest.mark.parametrize("inventory", HOSTS)
+def test_each_secret_of_a_service_is_rotated(inventory: str) -> None:
+    rotated = [name for found in classes(inventory).values() for name in found]
     # Accounts of computes in RabbitMQ and in Keystone; certificates and keys for ssh.
     assert {name for name in rotated if rotated.count(name) > 1} == {"nova_compute_seed", "secrets_pki_seed"}
-    assert set(template("all_in_one", {}, "secrets_names")) - set(rotated) == NOT_ROTATED
+    assert set(template(inventory, {}, "secrets_names")) - set(rotated) - {"ceph_seed"} == NOT_ROTATED
