@@ -23,6 +23,7 @@ from ansible.module_utils.kilonova.config import config_files
 from ansible.module_utils.kilonova.database import mariadb_databases, openstack_schemas
 from ansible.module_utils.kilonova.guest_image import image as guest_image
 from ansible.module_utils.kilonova.libvirt import probe as libvirt_probe
+from ansible.module_utils.kilonova.libvirt import secrets as libvirt_secrets
 from ansible.module_utils.kilonova.network import bridge as network_bridge
 from ansible.module_utils.kilonova.network import (
     firewall_tables,
@@ -45,6 +46,7 @@ CHECKS: dict[str, ModuleType] = {
     "keystone_catalog": keystone_catalog,
     "keystone_keys": keystone_keys,
     "libvirt_probe": libvirt_probe,
+    "libvirt_secrets": libvirt_secrets,
     "mariadb_databases": mariadb_databases,
     "metadata_proxies": metadata_proxies,
     "network_bridge": network_bridge,
