@@ -81,6 +81,12 @@ options:
       - By default new versions are ignored, so that a run without changes to the options changes nothing.
     type: bool
     default: false
+  raw:
+    description:
+      - Make a raw image instead of qcow2, of which Ceph can make disks without copying it. The file is sparse.
+      - An image from O(source) that is qcow2 is converted, with C(qemu-img).
+    type: bool
+    default: false
 attributes:
   check_mode:
     support: full

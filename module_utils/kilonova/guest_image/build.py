@@ -175,15 +175,18 @@ class Builder:
         self.versions: dict[str, str] = {}
         self.debs: dict[str, Path] = {}
 
-    def build(self, out: Path) -> None:
-        """Build the image into the file ``out``."""
+    def build(self, out: Path, raw: bool = False) -> None:
+        """Build the image into the file ``out``, as qcow2 or raw."""
         try:
             self.debs, self.versions = fetch(self.work, list(PACKAGES), KERNEL)
         except PackageError as error:
             raise BuildError(str(error)) from error
         kernel, initramfs = self._kernel_and_root()
         self._disk(kernel, initramfs)
-        write_qcow2(self.raw, out)
+        if raw:
+            self.raw.replace(out)
+        else:
+            write_qcow2(self.raw, out)
 
     def _kernel_and_root(self) -> tuple[bytes, bytes]:
         kernel_files = extract(

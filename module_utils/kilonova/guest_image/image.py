@@ -56,14 +56,18 @@ ARGUMENT_SPEC: dict[str, Any] = {
         },
     },
     "upgrade": {"type": "bool", "default": False},
+    "raw": {"type": "bool", "default": False},
 }
 
 
 def wanted_inputs(params: dict[str, Any]) -> dict[str, Any]:
     """Return what decides the content of the image, except the console password and package versions."""
+    # Records from before have no format.
+    kind = {"format": "raw"} if params["raw"] else {}
     if params["source"]:
-        return {"source": params["source"], "checksum": params["checksum"]}
+        return {"source": params["source"], "checksum": params["checksum"], **kind}
     return {
+        **kind,
         "revision": REVISION,
         "user": params["user"],
         "size_mib": params["size_mib"],
@@ -210,7 +214,7 @@ class GuestImage:
             console_hash=password_hash(params["console_password"]) if params["console_password"] else "",
         )
         builder = Builder(recipe, work)
-        builder.build(new)
+        builder.build(new, raw=params["raw"])
         return {"packages": builder.versions, "console_hash": recipe.console_hash}
 
     def _take(self, new: Path) -> dict[str, Any]:
@@ -229,7 +233,21 @@ class GuestImage:
             size = copy_checked(response, new, checksum, source)
             if length and size < length:
                 raise SourceError(f"{source} ended after {size} of {length} bytes")
+        if self.params["raw"] and disk_format(new)[0] != "raw":
+            self._make_raw(new)
         return {"packages": {}, "console_hash": ""}
+
+    def _make_raw(self, new: Path) -> None:
+        """Convert the image in place."""
+        raw = new.with_name("raw")
+        command = ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(new), str(raw)]
+        try:
+            status, _, problem = self.module.run_command(command)
+        except OSError as error:
+            raise BuildError(f"qemu-img does not start: {error}") from error
+        if status:
+            raise BuildError(f"qemu-img made no raw image of {self.params['source']}: {problem.strip()}")
+        os.replace(raw, new)
 
     def _install(self, new: Path, extra: dict[str, Any]) -> None:
         new.chmod(MODE)

@@ -120,10 +120,10 @@ class FakeBuilder:
     def __init__(self, recipe: build.Recipe, work: Path) -> None:
         self.recipe, self.work, self.versions = recipe, work, {"busybox-static": "1.37"}
 
-    def build(self, out: Path) -> None:
+    def build(self, out: Path, raw: bool = False) -> None:
         if self.recipe.kernel_arguments == "fail":
             raise build.BuildError("mke2fs failed with exit status 1: no space")
-        out.write_text(repr(self.recipe))
+        out.write_text(f"{'raw' if raw else 'qcow2'} {self.recipe!r}")
 
 
 @pytest.fixture
@@ -153,6 +153,32 @@ def test_build_again_only_when_something_changed(run: Any, built: dict[str, Any]
         assert run(check=True, **options)["changed"], change
         assert run(**options)["changed"], change
         assert not run(**options)["changed"], change
+
+
+def test_a_raw_image_is_another_one(run: Any, built: dict[str, Any]) -> None:
+    run(**built)
+    result = run(**built, raw=True)
+    assert result["changed"] and '"format": "raw"' in result["diff"]["after"]
+    assert Path(built["path"]).read_text().startswith("raw ")
+    assert not run(**built, raw=True)["changed"] and run(**built)["changed"]
+
+
+def test_an_image_of_another_format_is_converted(
+    run: Any, server: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def convert(module: AnsibleModule, command: list[str]) -> tuple[int, str, str]:
+        assert command[:6] == ["qemu-img", "convert", "-f", "qcow2", "-O", "raw"]
+        assert Path(command[6]).read_bytes() == PAYLOAD
+        Path(command[7]).write_bytes(b"raw" * 500)
+        return 0, "", ""
+
+    monkeypatch.setattr(AnsibleModule, "run_command", convert)
+    options = {"path": str(tmp_path / "image"), "source": f"{server[0]}/cirros.img", "checksum": CHECKSUM, "raw": True}
+    result = run(**options)
+    assert (result["disk_format"], result["virtual_size"]) == ("raw", 1500)
+    assert not run(**options)["changed"]
+    monkeypatch.setattr(AnsibleModule, "run_command", lambda module, command: (1, "", "no such format"))
+    assert "no such format" in run(**{**options, "path": str(tmp_path / "other")})["msg"]
 
 
 def test_damaged_image_is_built_again(run: Any, built: dict[str, Any]) -> None:
@@ -195,9 +221,9 @@ def test_build_that_went_on_after_its_run_was_killed_is_taken(
     builds = []
 
     class CountingBuilder(FakeBuilder):
-        def build(self, out: Path) -> None:
+        def build(self, out: Path, raw: bool = False) -> None:
             builds.append(out)
-            super().build(out)
+            super().build(out, raw)
 
     monkeypatch.setattr(image, "Builder", CountingBuilder)
 
