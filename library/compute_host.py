@@ -1,19 +1,24 @@
 #!/usr/bin/python
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Ansible module: enable, disable, drain or remove a compute."""
+"""Ansible module: enable, disable, drain, evacuate or remove a compute."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: compute_host
-short_description: Enable, disable, drain or remove a compute
+short_description: Enable, disable, drain, evacuate or remove a compute
 version_added: "0.1.0"
 description:
-  - V(enabled) lets the scheduler choose the compute again, and waits until it can, at most three minutes.
+  - V(enabled) lets the scheduler choose the compute again, and waits until it can, at most three minutes. A compute
+    that was evacuated is no longer forced down.
   - V(disabled) leaves its guests where they are; new guests go elsewhere.
-  - V(drained) disables it and moves its guests away. Running and paused guests move live, with their disks; stopped
-    guests move cold. Guests in a state in which Nova cannot move them are listed, and then nothing is moved.
+  - V(drained) disables it and moves its guests away. Running and paused guests move live, with their disks where these
+    are files of the compute; stopped guests move cold. Guests in a state in which Nova cannot move them are listed, and
+    then nothing is moved.
+  - V(evacuated) is for a compute that died. Waits until Nova has no report of it any more, marks it as forced down and
+    starts its guests on other computes. Guests whose disks were files of the compute are listed, and then nothing
+    happens, except with O(lose_disks). The caller makes sure that the compute is off.
   - V(removed) deletes the compute service, and with it the host's mapping to its cell and its resource provider in
     Placement, and the host's network agents. The module refuses while the compute has guests or is up.
   - Uses Nova's REST API with microversion 2.79 (C(os-services), C(os-migrateLive), C(migrate), C(confirmResize),
@@ -29,7 +34,18 @@ options:
     description: State of the compute.
     type: str
     default: enabled
-    choices: [enabled, disabled, drained, removed]
+    choices: [enabled, disabled, drained, evacuated, removed]
+  disks:
+    description: >-
+      Where the disks of the guests of a compute to be evacuated are; V(local) for files of the compute, V(shared) for a
+      place that other computes reach, such as Ceph.
+    type: str
+    default: local
+    choices: [local, shared]
+  lose_disks:
+    description: Evacuate guests whose disks were files of the compute as well. They start from their images.
+    type: bool
+    default: false
   must_exist:
     description: Let V(drained) fail for a compute that Nova does not know. Otherwise nothing is done.
     type: bool
@@ -57,6 +73,12 @@ EXAMPLES = r"""
     name: cmp2
     state: drained
     reason: new memory
+
+- name: Start the guests of cmp3, which died, on other computes
+  compute_host:
+    name: cmp3
+    state: evacuated
+    disks: shared
 """
 
 RETURN = r"""
@@ -67,8 +89,8 @@ actions:
   elements: str
   sample: ["cmp2: disabled", "my_vm: moved live to cmp1 in 12 s"]
 moved:
-  description: Guests that moved; id, name, how (live or cold), to (their new compute), and seconds.
-  returned: with O(state=drained)
+  description: Guests that moved; id, name, how (live, cold or by evacuation), to (their new compute), and seconds.
+  returned: with O(state=drained) and O(state=evacuated)
   type: list
   elements: dict
 servers:

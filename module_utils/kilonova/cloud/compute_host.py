@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Enable, disable, drain or remove a compute. The logic of the module compute_host."""
+"""Enable, disable, drain, evacuate or remove a compute. The logic of the module compute_host."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from ansible.module_utils.kilonova.cloud.client import CLIENT_ARGUMENTS, connect
 ARGUMENT_SPEC: dict[str, Any] = {
     **CLIENT_ARGUMENTS,
     "name": {"type": "str", "required": True},
-    "state": {"type": "str", "default": "enabled", "choices": ["enabled", "disabled", "drained", "removed"]},
+    "state": {
+        "type": "str",
+        "default": "enabled",
+        "choices": ["enabled", "disabled", "drained", "evacuated", "removed"],
+    },
+    "disks": {"type": "str", "default": "local", "choices": ["local", "shared"]},
+    "lose_disks": {"type": "bool", "default": False},
     "must_exist": {"type": "bool", "default": True},
     "reason": {"type": "str", "default": "maintenance"},
     "timeout": {"type": "int", "default": 1800},
@@ -29,8 +35,12 @@ POLL_SECONDS = 2.0
 DISABLED_TRAIT = "COMPUTE_STATUS_DISABLED"
 # nova-compute corrects the trait each minute.
 ENABLE_SECONDS = 180.0
+# How long Nova waits for a report of nova-compute (service_down_time), and as much again.
+DOWN_SECONDS = 120.0
 LIVE = ("ACTIVE", "PAUSED")
 COLD = ("SHUTOFF",)
+# The last: by an earlier run.
+EVACUATED = ("ACTIVE", "SHUTOFF", "ERROR", "REBUILD")
 GONE = ("DELETED", "SOFT_DELETED", "SHELVED_OFFLOADED")
 
 
@@ -62,6 +72,11 @@ def obstacle(server: dict[str, Any]) -> str:
     return ""
 
 
+def disk_is_lost(server: dict[str, Any]) -> bool:
+    """Return whether the disk of a guest was on its compute: it did not boot from a volume."""
+    return bool(server.get("image"))
+
+
 @dataclass
 class Compute:
     """One compute in Nova and Neutron."""
@@ -72,6 +87,7 @@ class Compute:
     actions: list[str] = field(default_factory=list)
     moved: list[dict[str, Any]] = field(default_factory=list)
     confirmed: set[str] = field(default_factory=set)
+    evacuating: bool = False
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
 
@@ -100,6 +116,15 @@ class Compute:
             body = {"status": status} | ({"disabled_reason": reason} if reason else {})
             self.api.put("compute", f"/os-services/{service['id']}", body)
         self.actions.append(f"{self.name}: {status}" + (f" ({reason})" if reason else ""))
+
+    def force_down(self, down: bool) -> None:
+        """Tell Nova that the compute is down whatever it reports, or that it counts again."""
+        service = self.existing()
+        if bool(service.get("forced_down")) == down:
+            return
+        if not self.check_mode:
+            self.api.put("compute", f"/os-services/{service['id']}", {"forced_down": down})
+        self.actions.append(f"{self.name}: {'forced down' if down else 'no longer forced down'}")
 
     def wait_chosen(self) -> None:
         """Wait until the scheduler can choose the compute.
@@ -150,17 +175,50 @@ class Compute:
                 failed,
             )
 
+    def evacuate(self, local: bool, lose_disks: bool, timeout: float) -> None:
+        """Start the guests of a compute that died on others.
+
+        local: whether disks of guests were files of the compute.
+        """
+        self.existing()
+        guests = self.guests()
+        stuck = [
+            brief(one, "Nova evacuates only guests that are active, shut off or in ERROR")
+            for one in guests
+            if one["status"] not in EVACUATED
+        ]
+        lost = [one for one in guests if local and not lose_disks and disk_is_lost(one)]
+        stuck += [
+            brief(one, "its disk is a file of this compute and would be made anew from its image") for one in lost
+        ]
+        if not stuck and guests and not self.another_is_up():
+            stuck = [brief(one, "no other compute is enabled and up") for one in guests]
+        if stuck:
+            raise Refused(f"{self.name} is not evacuated, and nothing was changed:\n{lines(stuck)}", stuck)
+        if not self.check_mode:
+            # Otherwise a guest runs twice, and writes to its disk twice.
+            self.wait_down(DOWN_SECONDS)
+        self.force_down(True)
+        if self.check_mode:
+            self.actions += [f"{one['name']}: evacuated" for one in guests]
+            return
+        self.evacuating = True
+        failed = self.move(guests, timeout)
+        if failed:
+            raise Refused(
+                f"{self.name} is forced down, and {len(self.moved)} guests were evacuated, but these were not:\n"
+                f"{lines(failed)}",
+                failed,
+            )
+
     def move(self, guests: list[dict[str, Any]], timeout: float) -> list[dict[str, Any]]:
         """Move the guests away side by side. Returns those that did not move."""
         start = self.clock()
         waiting = {}
         failed = []
         for guest in guests:
-            if guest["status"] in LIVE:
-                body: dict[str, Any] = {"os-migrateLive": {"host": None, "block_migration": "auto"}}
-            else:
-                body = {"migrate": None}
-            refusal = self.ask(guest, body)
+            on_its_way = self.evacuating and guest["status"] == "REBUILD"
+            refusal = None if on_its_way else self.ask(guest, self.request_to_move(guest))
             if refusal is None:
                 waiting[guest["id"]] = guest
             elif refusal:
@@ -178,6 +236,14 @@ class Compute:
             if waiting:
                 self.pause(POLL_SECONDS)
         return failed
+
+    def request_to_move(self, guest: dict[str, Any]) -> dict[str, Any]:
+        if self.evacuating:
+            return {"evacuate": {}}
+        if guest["status"] in LIVE:
+            # A disk that both computes reach stays where it is.
+            return {"os-migrateLive": {"host": None, "block_migration": "auto"}}
+        return {"migrate": None}
 
     def ask(self, guest: dict[str, Any], body: dict[str, Any]) -> str | None:
         """Ask Nova to act on a guest. Returns None when accepted, '' when the guest is gone, else the refusal."""
@@ -202,14 +268,14 @@ class Compute:
         """Like outcome(), but raises CloudError when the guest is gone."""
         path = f"/servers/{guest['id']}"
         now = self.api.get("compute", path)["server"]
-        how = "live" if guest["status"] in LIVE else "cold"
+        how = "by evacuation" if self.evacuating else "live" if guest["status"] in LIVE else "cold"
         if now["status"] == "VERIFY_RESIZE" and not now.get("OS-EXT-STS:task_state"):
             # The state stays until Nova has confirmed; a second request would be refused.
             if guest["id"] in self.confirmed:
                 return None
             self.confirmed.add(guest["id"])
             return self.ask(guest, {"confirmResize": None})
-        if now.get("OS-EXT-STS:task_state") or now["status"] in ("MIGRATING", "RESIZE", "VERIFY_RESIZE"):
+        if now.get("OS-EXT-STS:task_state") or now["status"] in ("MIGRATING", "REBUILD", "RESIZE", "VERIFY_RESIZE"):
             return None
         to = now.get("OS-EXT-SRV-ATTR:host") or ""
         if now["status"] in GONE:
@@ -229,7 +295,7 @@ class Compute:
     def failure(self, server_id: str) -> str | None:
         """Return why the last move failed, from Nova's record; None before there is one."""
         found = self.api.get("compute", f"/servers/{server_id}/os-instance-actions")["instanceActions"]
-        last = next((one for one in found if one["action"] in ("live-migration", "migrate")), None)
+        last = next((one for one in found if one["action"] in ("evacuate", "live-migration", "migrate")), None)
         if last is None:
             return None
         details = self.api.request(
@@ -268,8 +334,8 @@ class Compute:
             if self.clock() - start > timeout:
                 raise CloudError(
                     "Nova compute",
-                    f"nova-compute on {self.name} still reports to Nova. Stop it before it is removed (systemctl "
-                    "disable --now nova-compute).",
+                    f"nova-compute on {self.name} still reports to Nova. Stop it first (systemctl disable --now "
+                    "nova-compute).",
                 )
             self.pause(POLL_SECONDS)
 
@@ -281,10 +347,14 @@ def run(module: AnsibleModule) -> None:
         if params["state"] == "drained":
             if params["must_exist"] or work.service() is not None:
                 work.drain(params["reason"], params["timeout"])
+        elif params["state"] == "evacuated":
+            work.evacuate(params["disks"] == "local", params["lose_disks"], params["timeout"])
         elif params["state"] == "removed":
             work.remove(params["timeout"])
         else:
             work.set_status(params["state"], params["reason"] if params["state"] == "disabled" else "")
+            if params["state"] == "enabled":
+                work.force_down(False)
             if params["state"] == "enabled" and not module.check_mode:
                 work.wait_chosen()
     except Refused as error:
@@ -292,7 +362,7 @@ def run(module: AnsibleModule) -> None:
     except CloudError as error:
         logs = f"\n{layer_logs([error.layer])}" if error.logs_matter else ""
         module.fail_json(msg=f"{error.layer}: {error}{logs}", layer=error.layer, actions=work.actions)
-    result = {"moved": work.moved} if params["state"] == "drained" else {}
+    result = {"moved": work.moved} if params["state"] in ("drained", "evacuated") else {}
     after = "".join(f"{action}\n" for action in work.actions)
     module.exit_json(
         changed=bool(work.actions),

@@ -46,7 +46,7 @@ class Cloud:
     """Nova 2025.1 and Neutron in memory. A pause advances the time, and each guest by one step of its course."""
 
     def __init__(self) -> None:
-        self.services = {
+        self.services: dict[str, dict[str, Any]] = {
             f"service-{name}": {
                 "id": f"service-{name}",
                 "binary": "nova-compute",
@@ -121,8 +121,9 @@ class Cloud:
 
     def put(self, service: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         self.writes.append((f"PUT {path}", body))
-        assert body["status"] == "disabled" or "disabled_reason" not in body, "Nova refuses a reason to enable"
-        self.services[path.removeprefix("/os-services/")] |= {"disabled_reason": None} | body
+        assert body.get("status") == "disabled" or "disabled_reason" not in body, "Nova refuses a reason to enable"
+        status = {"disabled_reason": None} if "status" in body else {}
+        self.services[path.removeprefix("/os-services/")] |= status | body
         return {}
 
     def delete(self, service: str, path: str) -> None:
@@ -151,6 +152,11 @@ class Cloud:
             self.actions[name].insert(0, "live-migration")
             self.course.setdefault(name, [{}, {"status": server["status"], TASK: None, HOST: "cmp1"}])
             server |= {"status": "MIGRATING", TASK: "migrating"}
+        elif action == "evacuate":
+            assert self.services["service-cmp2"]["state"] == "down" and server[TASK] is None
+            self.actions[name].insert(0, "evacuate")
+            self.course.setdefault(name, [{}, {"status": "ACTIVE", TASK: None, HOST: "cmp1"}])
+            server |= {"status": "REBUILD", TASK: "rebuilding"}
         elif action == "migrate":
             assert server["status"] == "SHUTOFF"
             self.actions[name].insert(0, "migrate")
@@ -575,3 +581,103 @@ def test_failed_actions_are_not_reported_as_done(cloud: Cloud, monkeypatch: pyte
     with pytest.raises(CloudError, match="409"):
         work.remove(1)
     assert work.actions == []
+
+
+def evacuated(cloud: Cloud, local: bool = False, lose_disks: bool = False, check_mode: bool = False) -> Compute:
+    work = compute(cloud, check_mode=check_mode)
+    work.evacuate(local, lose_disks, 600)
+    return work
+
+
+FORCED = ("PUT /os-services/service-cmp2", {"forced_down": True})
+
+
+def test_guests_of_a_dead_compute_start_elsewhere(cloud: Cloud) -> None:
+    """Not before Nova misses the reports of the compute."""
+    cloud.guest("a", image={"id": "i"})
+    cloud.guest("e", "ERROR", image="")
+    cloud.guest("elsewhere", host="cmp1")
+    cloud.service_course = [{}, {}, {"state": "down"}]
+    work = evacuated(cloud)
+    assert cloud.writes == [
+        FORCED,
+        ("POST /servers/a/action", {"evacuate": {}}),
+        ("POST /servers/e/action", {"evacuate": {}}),
+    ]
+    assert work.actions == [
+        "cmp2: forced down",
+        "the a: moved by evacuation to cmp1 in 4 s",
+        "the e: moved by evacuation to cmp1 in 4 s",
+    ]
+    cloud.writes.clear()
+    assert evacuated(cloud).actions == [] and cloud.writes == []
+
+
+def test_a_compute_that_reports_is_not_evacuated(cloud: Cloud) -> None:
+    cloud.guest("a")
+    with pytest.raises(CloudError, match="nova-compute on cmp2 still reports to Nova"):
+        evacuated(cloud)
+    assert cloud.writes == [] and cloud.time > 100
+
+
+def test_disks_that_died_with_the_compute(cloud: Cloud) -> None:
+    cloud.services["service-cmp2"]["state"] = "down"
+    cloud.guest("a", image={"id": "i"})
+    cloud.guest("v", image="")
+    with pytest.raises(Refused, match="cmp2 is not evacuated, and nothing was changed") as failure:
+        evacuated(cloud, local=True)
+    assert [(one["id"], one["why"][:43]) for one in failure.value.servers] == [
+        ("a", "its disk is a file of this compute and woul")
+    ]
+    assert cloud.writes == []
+    assert len(evacuated(cloud, local=True, lose_disks=True).moved) == 2
+
+
+@pytest.mark.parametrize("status", ["PAUSED", "SUSPENDED", "RESCUE"])
+def test_guests_that_nova_does_not_evacuate(cloud: Cloud, status: str) -> None:
+    cloud.services["service-cmp2"]["state"] = "down"
+    cloud.guest("a", status)
+    with pytest.raises(Refused, match="Nova evacuates only guests that are active, shut off or in ERROR"):
+        evacuated(cloud)
+    assert cloud.writes == []
+
+
+def test_an_evacuation_needs_another_compute(cloud: Cloud) -> None:
+    cloud.services["service-cmp2"]["state"] = cloud.services["service-cmp1"]["state"] = "down"
+    cloud.guest("a")
+    with pytest.raises(Refused, match="no other compute is enabled and up"):
+        evacuated(cloud)
+
+
+def test_an_evacuation_that_was_interrupted_goes_on(cloud: Cloud) -> None:
+    cloud.services["service-cmp2"] |= {"state": "down", "forced_down": True}
+    cloud.guest("a", "REBUILD", **{TASK: "rebuilding"})
+    cloud.course["a"] = [{"status": "ACTIVE", TASK: None, HOST: "cmp1"}]
+    assert evacuated(cloud).actions == ["the a: moved by evacuation to cmp1 in 2 s"]
+    assert cloud.writes == []
+
+
+def test_a_guest_that_was_not_evacuated(cloud: Cloud) -> None:
+    cloud.services["service-cmp2"]["state"] = "down"
+    cloud.guest("a")
+    cloud.course["a"] = [{"status": "ERROR", TASK: None, "fault": {"message": NO_HOST}}]
+    with pytest.raises(
+        Refused, match="cmp2 is forced down, and 0 guests were evacuated, but these were not"
+    ) as failure:
+        evacuated(cloud)
+    assert failure.value.servers[0]["why"] == f"it went to ERROR on cmp2: {NO_HOST}"
+
+
+def test_predicted_evacuation(cloud: Cloud) -> None:
+    cloud.guest("a")
+    assert evacuated(cloud, check_mode=True).actions == ["cmp2: forced down", "the a: evacuated"]
+    assert cloud.writes == []
+
+
+def test_a_compute_that_came_back_counts_again(cloud: Cloud) -> None:
+    cloud.services["service-cmp2"] |= {"state": "down", "forced_down": True}
+    work = compute(cloud)
+    work.force_down(False)
+    work.force_down(False)
+    assert work.actions == ["cmp2: no longer forced down"]
+    assert cloud.writes == [("PUT /os-services/service-cmp2", {"forced_down": False})]
