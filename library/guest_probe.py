@@ -178,6 +178,10 @@ host_key:
     V(console) when the ssh host key was compared with the console log, V(first seen) when the log had none.
   returned: on success
   type: str
+unshelved:
+  description: Whether the guest was shelved once, so that its disk is no clone of its image.
+  returned: on success
+  type: bool
 outside_peer:
   description: The address that the outside saw; empty where the check was skipped.
   returned: on success

@@ -63,6 +63,20 @@ options:
           network:
             description: Name of the network, for messages.
             type: str
+  ceph_pool:
+    description: Pool of Ceph that the first disk is to be in. Empty where it is not compared.
+    type: str
+    default: ""
+  ceph_parent_pool:
+    description:
+      - Pool of Ceph with the image that the first disk is to be a clone of. Empty where it need not be one, as that of
+        a guest that was shelved, which Nova makes independent of its image.
+    type: str
+    default: ""
+  ceph_user:
+    description: User of Ceph that asks, whose key is on this host.
+    type: str
+    default: nova
   address_on_console:
     description:
       - Whether the addresses must appear in the console log; most images print the one from DHCP. Ignored for a guest
@@ -84,7 +98,7 @@ attributes:
   diff_mode:
     support: none
 notes:
-  - Needs python3-libvirt, and C(ovs-vsctl) for bridges of Open vSwitch.
+  - Needs python3-libvirt, C(ovs-vsctl) for bridges of Open vSwitch, and C(rbd) for O(ceph_pool).
   - Fails with all mismatches, and the last lines of the console and of the logs of QEMU, nova-compute and
     ovn-controller.
   - "Keys of an interface in Open vSwitch: https://www.ovn.org/support/dist-docs/ovn-controller.8.html
@@ -113,7 +127,8 @@ found:
   description:
     - "The domain: name, state, virt_type, vcpus, memory_mib, console_log (path), arrived_running (whether it was
       migrated here while it ran), recorded (whether virtlogd still writes the console log)."
-    - "disks: target, bus, source, format, gib (size in GiB)."
+    - "disks: target, bus, source, format, gib (size in GiB), protocol (such as rbd for a disk in Ceph), and with
+      O(ceph_pool) ceph, with parent (its image, POOL/NAME) or problem (why Ceph does not answer)."
     - "interfaces: mac, target (tap device), model, bridge, port_id, addresses (as passed on by Nova), flows (whether
       OVN has installed the flows of the port; null without OVN), vm_uuid (as in Open vSwitch), sent and received
       (packets from and to the guest, as the tap device counts them)."
@@ -139,6 +154,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.kilonova.libvirt import ceph_disk
 from ansible.module_utils.kilonova.libvirt.domains import STATES, connect, console_text, parse_domain, qemu_log
 from ansible.module_utils.kilonova.system.logs import unit_log
 
@@ -192,9 +208,14 @@ def shows_address(text: str, address: str) -> bool:
 
 
 def compare(
-    uuid: str, expected: dict[str, Any], found: dict[str, Any], console: str, address_on_console: bool
+    uuid: str,
+    expected: dict[str, Any],
+    found: dict[str, Any],
+    console: str,
+    address_on_console: bool,
+    ceph_pools: tuple[str, str] = ("", ""),
 ) -> list[dict[str, Any]]:
-    """Return all mismatches."""
+    """Return all mismatches. ceph_pools: that of the first disk, and that of its image."""
     problems = []
     if found["state"] != "running":
         problems.append(mismatch("state of the domain", "running", found["state"]))
@@ -210,6 +231,8 @@ def compare(
             problems.append(mismatch(f"size of disk {disk['target']} in GiB", expected["disk_gib"], disk["gib"]))
         if expected.get("disk_bus") and disk["bus"] != expected["disk_bus"]:
             problems.append(mismatch(f"bus of disk {disk['target']}", expected["disk_bus"], disk["bus"]))
+        if ceph_pools[0]:
+            problems += [mismatch(*one) for one in ceph_disk.compare(disk, *ceph_pools)]
 
     if expected.get("interfaces") is not None:
         present = {nic["mac"]: nic for nic in found["interfaces"]}
@@ -306,8 +329,11 @@ def arrived_running(name: str, state: Path = Path("/run/libvirt/qemu"), proc: Pa
         return False
 
 
-def examine(domain: libvirt.virDomain) -> dict[str, Any]:
-    """Return the state of a domain. Raises libvirtError if it ends meanwhile."""
+def examine(domain: libvirt.virDomain, ceph_user: str = "") -> dict[str, Any]:
+    """Return the state of a domain. Raises libvirtError if it ends meanwhile.
+
+    ceph_user: who asks Ceph about disks that are there; empty for nobody.
+    """
     parsed = parse_domain(domain.XMLDesc())
     state = domain.state()[0]
     plugged = run(INTERFACES_COMMAND)
@@ -325,7 +351,11 @@ def examine(domain: libvirt.virDomain) -> dict[str, Any]:
         "interfaces": [],
     }
     for disk in parsed.disks:
-        found["disks"].append({**asdict(disk), "gib": round(domain.blockInfo(disk.target)[0] / GIB, 3)})
+        in_ceph = ceph_user and disk.protocol == "rbd"
+        found["disks"].append(
+            {**asdict(disk), "gib": round(domain.blockInfo(disk.target)[0] / GIB, 3)}
+            | ({"ceph": ceph_disk.describe(disk.source, ceph_user)} if in_ceph else {})
+        )
     for nic in parsed.nics:
         ids = interfaces.get(nic.target, {})
         port_id = ids.get("iface-id") or nic.port_id
@@ -380,6 +410,9 @@ def main() -> None:
                     },
                 },
             },
+            "ceph_pool": {"type": "str", "default": ""},
+            "ceph_parent_pool": {"type": "str", "default": ""},
+            "ceph_user": {"type": "str", "default": "nova"},
             "address_on_console": {"type": "bool", "default": True},
             "timeout": {"type": "int", "default": 60},
             "uri": {"type": "str", "default": "qemu:///system"},
@@ -388,15 +421,16 @@ def main() -> None:
     )
     params = module.params
     uuid, expected = params["uuid"].lower(), params["expected"]
+    ceph_pools = params["ceph_pool"], params["ceph_parent_pool"]
     libvirt, connection = connect(module, params["uri"])
     deadline = time.monotonic() + params["timeout"]
     while True:
         found: dict[str, Any] = {}
         console = ""
         try:
-            found = examine(connection.lookupByUUIDString(uuid))
+            found = examine(connection.lookupByUUIDString(uuid), params["ceph_user"] if ceph_pools[0] else "")
             console = console_text(found["console_log"]) if found["console_log"] else ""
-            problems = compare(uuid, expected, found, console, params["address_on_console"])
+            problems = compare(uuid, expected, found, console, params["address_on_console"], ceph_pools)
         except libvirt.libvirtError as error:
             present = ", ".join(f"{domain.name()} ({domain.UUIDString()})" for domain in connection.listAllDomains())
             problems = [mismatch("domain", f"one with the UUID {uuid}", f"{error}; present: {present or 'none'}")]

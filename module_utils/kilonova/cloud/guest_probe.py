@@ -77,6 +77,7 @@ class Probe:
             ),
             "hostname": found["hostname"],
             "host_key": host_key,
+            "unshelved": self.was_unshelved(),
             "outside_peer": checks.check_outside(outside, found.get("outside", "")) if outside else "",
             "consoles": consoles.result(),
         }
@@ -133,6 +134,11 @@ class Probe:
                 "guest", f"the guest lets its user in but runs no command: {(output + problem).strip()[:300]}"
             )
         return found, "console" if keys else "first seen"
+
+    def was_unshelved(self) -> bool:
+        """Return whether the guest was shelved once: its disk was made anew, of a copy."""
+        path = f"/servers/{self.server['id']}/os-instance-actions"
+        return any(one["action"] == "unshelve" for one in self.api.get("compute", path).get("instanceActions", []))
 
     def check_hostname(self, found: str) -> None:
         expected = self.server["hostname"]

@@ -34,6 +34,8 @@ class Disk:
     bus: str
     source: str
     format: str
+    # Of a disk on the network, such as rbd.
+    protocol: str = ""
 
 
 @dataclass
@@ -91,6 +93,7 @@ def parse_domain(xml: str) -> Domain:
                 bus=_attribute(disk, "target", "bus"),
                 source=place.get("file") or place.get("dev") or place.get("name") or "",
                 format=_attribute(disk, "driver", "type"),
+                protocol=place.get("protocol") or "",
             )
         )
     for nic in root.findall("devices/interface"):

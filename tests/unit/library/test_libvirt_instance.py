@@ -138,6 +138,48 @@ def test_domain_as_nova_writes_it() -> None:
     assert domain.addresses == {PORT: ["192.168.1.149"]}
 
 
+IN_CEPH = {
+    "target": "vda",
+    "bus": "virtio",
+    "source": f"vms/{UUID}_disk",
+    "format": "raw",
+    "gib": 1.0,
+    "protocol": "rbd",
+}
+
+
+def test_a_disk_in_ceph() -> None:
+    xml = NOVA_XML.replace(
+        f"<source file='/var/lib/nova/instances/{UUID}/disk' index='1'/>",
+        f"<source protocol='rbd' name='vms/{UUID}_disk' index='1'><host name='192.0.2.1' port='3300'/></source>",
+    )
+    (disk,) = domains.parse_domain(xml).disks
+    assert (disk.protocol, disk.source) == ("rbd", f"vms/{UUID}_disk")
+    assert [one.protocol for one in domains.parse_domain(NOVA_XML).disks] == [""]
+
+
+@pytest.mark.parametrize(
+    ("disk", "what", "found"),
+    [
+        (IN_CEPH | {"ceph": {"parent": "images/1234"}}, "", ""),
+        (IN_CEPH | {"ceph": {"parent": ""}}, "parent of disk vda", "none: a copy"),
+        (IN_CEPH | {"ceph": {"parent": "other/1234"}}, "parent of disk vda", "other/1234"),
+        (IN_CEPH | {"ceph": {"problem": "no answer"}}, "disk vda in Ceph", "no answer"),
+        (IN_CEPH | {"source": "other/x"}, "place of disk vda", "other/x"),
+        (FOUND["disks"][0] | {"protocol": ""}, "place of disk vda", "/x"),
+    ],
+)
+def test_the_clone_of_an_image(disk: dict[str, Any], what: str, found: str) -> None:
+    problems = libvirt_instance.compare(UUID, EXPECTED, {**FOUND, "disks": [disk]}, CONSOLE, True, ("vms", "images"))
+    assert [problem["what"] for problem in problems] == ([what] if what else [])
+    assert all(problem["found"].startswith(found) for problem in problems)
+
+
+def test_a_disk_that_need_not_be_a_clone() -> None:
+    found = {**FOUND, "disks": [IN_CEPH | {"ceph": {"parent": ""}}]}
+    assert libvirt_instance.compare(UUID, EXPECTED, found, CONSOLE, True, ("vms", "")) == []
+
+
 def test_domain_with_a_bridge_and_a_console_file() -> None:
     domain = domains.parse_domain(
         "<domain type='kvm'><name>x</name><memory unit='GiB'>2</memory><vcpu current='2'>4</vcpu><devices>"

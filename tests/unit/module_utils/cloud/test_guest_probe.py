@@ -35,6 +35,11 @@ class Api:
     def __init__(self, console: str, *servers: dict[str, Any]) -> None:
         self.console = console
         self.servers = list(servers)
+        self.actions = ["create"]
+
+    def get(self, service: str, path: str) -> dict[str, Any]:
+        assert path == "/servers/s/os-instance-actions"
+        return {"instanceActions": [{"action": action} for action in self.actions]}
 
     def listing(self, service: str, path: str, key: str) -> list[dict[str, Any]]:
         return self.servers if path == "/servers/detail" else []
@@ -66,10 +71,17 @@ def test_healthy_guest() -> None:
         "lease_on_console": True,
         "hostname": "my-vm",
         "host_key": "console",
+        "unshelved": False,
         "outside_peer": "",
         "consoles": {},
     }
     assert make_probe(healthy, "").run()["host_key"] == "first seen"
+
+
+def test_a_guest_that_was_shelved() -> None:
+    probe = make_probe(healthy, CONSOLE)
+    probe.api.actions = ["unshelve", "shelve", "create"]  # type: ignore[attr-defined]
+    assert probe.run()["unshelved"]
 
 
 def test_what_the_health_check_knows_of_the_server_survives_a_second_try() -> None:
