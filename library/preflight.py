@@ -70,6 +70,11 @@ options:
     type: list
     elements: path
     default: []
+  directories:
+    description: Directories of the host whose files are counted in the fact C(files_in).
+    type: list
+    elements: path
+    default: []
   known_tags:
     description: Tags that C(--tags) may name.
     type: list

@@ -21,6 +21,11 @@ options:
     type: list
     elements: path
     default: []
+  directories:
+    description: Directories whose files are counted, in C(files_in).
+    type: list
+    elements: path
+    default: []
 attributes:
   check_mode:
     support: full
@@ -87,6 +92,8 @@ facts:
     apt_settings: 'Acquire::http::Proxy "http://10.0.0.1:3142";'
     shells: {root: /bin/bash, nova: /bin/sh}
     present: [/var/lib/images/guest.qcow2]
+    files_in: {/var/lib/glance/images: 3}
+    guest_disks: {local: [1ca6bbcd-5f9d-4e1d-9d14-954c2e40cc7e], ceph: []}
 """
 
 import contextlib
@@ -342,7 +349,26 @@ def serves_plain(text: str) -> bool:
     return any(" ssl " not in f"{bind} " for bind in binds)
 
 
-def collect(paths: Sequence[str] = ()) -> dict[str, Any]:
+def files_in(path: str) -> int:
+    """Return how many files are in a directory, 0 where there is none."""
+    try:
+        return sum(entry.is_file() for entry in os.scandir(path))
+    except OSError:
+        return 0
+
+
+def guest_disks(root: str = "/") -> dict[str, list[str]]:
+    """Return the guests of Nova whose disk is a file of this host, and those whose disk is in Ceph."""
+    local = [path.split("/")[-2] for path in glob.glob(f"{root}var/lib/nova/instances/*/disk") if os.path.isfile(path)]
+    ceph = []
+    for path in glob.glob(f"{root}etc/libvirt/qemu/*.xml"):
+        definition = read(path)
+        if found := re.search(r"<source protocol='rbd' name='[^'/]+/([0-9a-f-]{36})_disk'", definition):
+            ceph.append(found.group(1))
+    return {"local": sorted(local), "ceph": sorted(ceph)}
+
+
+def collect(paths: Sequence[str] = (), directories: Sequence[str] = ()) -> dict[str, Any]:
     """Return all facts."""
     interface, gateway = default_route(run_json(["ip", "-json", "-4", "route", "show", "default"]))
     usable, reason = kvm()
@@ -378,6 +404,8 @@ def collect(paths: Sequence[str] = ()) -> dict[str, Any]:
         "apt_settings": read(APT_SETTINGS),
         "shells": {user.pw_name: user.pw_shell for user in pwd.getpwall()},
         "present": [path for path in paths if os.path.exists(path)],
+        "files_in": {path: files_in(path) for path in directories},
+        "guest_disks": guest_disks(),
     }
     with contextlib.suppress(OSError):
         facts["listeners"] = listeners()
@@ -389,9 +417,13 @@ def collect(paths: Sequence[str] = ()) -> dict[str, Any]:
 def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(
-        argument_spec={"paths": {"type": "list", "elements": "path", "default": []}}, supports_check_mode=True
+        argument_spec={
+            "paths": {"type": "list", "elements": "path", "default": []},
+            "directories": {"type": "list", "elements": "path", "default": []},
+        },
+        supports_check_mode=True,
     )
-    module.exit_json(changed=False, facts=collect(module.params["paths"]))
+    module.exit_json(changed=False, facts=collect(module.params["paths"], module.params["directories"]))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from ansible.module_utils.kilonova.preflight import (
     certificate,
     chassis,
     deployed,
+    disks,
     firewall,
     first_cloud,
     interfaces,
@@ -62,6 +63,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "minimum_disk_deployed_mib": {"type": "int", "required": True},
     "maximum_clock_skew": {"type": "int", "required": True},
     "paths": {"type": "list", "elements": "path", "default": []},
+    "directories": {"type": "list", "elements": "path", "default": []},
     "known_tags": {"type": "list", "elements": "str", "required": True},
     "secrets_path": {"type": "path", "required": True, "no_log": False},
     "secrets_names": {"type": "list", "elements": "str", "required": True, "no_log": False},
@@ -95,7 +97,7 @@ class ActionModule(ActionBase):
         _, self._arguments = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
         # Connecting can take seconds, so the time is taken when the connection is there.
         before = time.time()
-        wanted = {"paths": self._arguments["paths"]}
+        wanted = {name: self._arguments[name] for name in ("paths", "directories")}
         answer = self._execute_module(module_name="preflight_facts", module_args=wanted, task_vars=variables)
         after = time.time()
         if answer.get("failed") or "facts" not in answer:
@@ -305,6 +307,16 @@ class ActionModule(ActionBase):
             *(self.check_networks(facts, known) if host in networked else []),
             *ports.check_ports(facts, args["ports"], self._groups),
             *self.check_firewall(facts),
+            *disks.check_guest_disks(
+                facts, text("nova_compute_disks"), self.value("ceph_enabled") is True, self._groups
+            ),
+            *disks.check_images(
+                facts,
+                text("glance_store_path"),
+                self.value("glance_file_store_kept") is True,
+                self.value("ceph_enabled") is True,
+                self._groups,
+            ),
             *deployed.check_recorded(facts, {name: self.value(name) for name in deployed.FIXED}),
         ]
         if "controller" in self._groups:

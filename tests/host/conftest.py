@@ -51,6 +51,7 @@ WANTED = """{{ {
     'local_directory': clients_local_directory | default(''),
     'server': first_cloud_server_name | default('my_vm'),
     'guest_user': guest_image_user | default('guest'),
+    'storage': (groups['storage'] | default([])) + (ceph_existing | default({}) | list),
     'first': inventory_hostname == groups['controller'][0],
 } }}"""
 

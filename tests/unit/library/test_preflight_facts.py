@@ -188,3 +188,28 @@ def test_whether_haproxy_serves_without_tls(binds: list[str], plain: bool) -> No
     text = "".join(f"    bind {bind}\n" for bind in binds)
     assert preflight_facts.serves_plain(f"# Managed by Kilonova.\n\nlisten keystone\n{text}") is plain
     assert preflight_facts.serves_plain(f"# Of a site.\n{text}") is False
+
+
+def test_files_in_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("1")
+    (tmp_path / "directory").mkdir()
+    assert preflight_facts.files_in(str(tmp_path)) == 1
+    assert preflight_facts.files_in(str(tmp_path / "absent")) == 0
+
+
+def test_where_the_disks_of_guests_are(tmp_path: Path) -> None:
+    local, remote, gone = (f"00000000-0000-4000-8000-00000000000{number}" for number in range(3))
+    for guest in (local, remote, gone):
+        (tmp_path / "var/lib/nova/instances" / guest).mkdir(parents=True)
+    (tmp_path / "var/lib/nova/instances" / local / "disk").write_text("QFI")
+    definitions = tmp_path / "etc/libvirt/qemu"
+    definitions.mkdir(parents=True)
+    # As libvirt writes it; the guest has a volume as well.
+    text = (
+        f"<disk type='network'>\n<source protocol='rbd' name='volumes/volume-1'/>\n</disk>\n<disk type='network'>\n"
+        f"<source protocol='rbd' name='vms/{remote}_disk'>"
+    )
+    (definitions / "instance-00000002.xml").write_text(text)
+    (definitions / "instance-00000001.xml").write_text("<source file='/var/lib/nova/instances/x/disk'/>")
+    assert preflight_facts.guest_disks(f"{tmp_path}/") == {"local": [local], "ceph": [remote]}
+    assert preflight_facts.guest_disks(f"{tmp_path}/absent/") == {"local": [], "ceph": []}
