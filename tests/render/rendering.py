@@ -158,4 +158,9 @@ def load(inventory: str) -> Sample:
         variable_manager=variable_manager,
         loader=loader,
     )
+    # As its task does.
+    for path in sorted((PROJECT / "roles/common/vars/roles").iterdir()):
+        for name, value in loader.load_from_file(str(path), trusted_as_template=True).items():
+            for host in manager.get_hosts():
+                variable_manager.set_host_variable(host.name, name, value)
     return Sample(loader, manager, variable_manager, play, {role.get_name(): role for role in play.get_roles()})

@@ -116,9 +116,9 @@ def test_without_the_firewall_its_tables_are_only_deleted() -> None:
 def test_a_host_that_comes_or_goes_leaves_the_files_that_a_whole_run_writes(
     before: list[str], after: list[str]
 ) -> None:
-    templar = rendering.load("multihost").templar("ctl1", {"firewall_computes": after})
+    templar = rendering.load("multihost").templar("ctl1", {"cloud_computes": after})
     sets = templar.template(trust_as_template("{{ firewall_sets_arguments.sets }}"))
-    former, wanted = rules("ctl1", firewall_computes=before), rules("ctl1", firewall_computes=after)
+    former, wanted = rules("ctl1", cloud_computes=before), rules("ctl1", cloud_computes=after)
     assert former != wanted
     assert with_elements(former, sets) == wanted
     assert with_elements(wanted, sets) == wanted

@@ -55,12 +55,12 @@ def test_a_map_is_named_after_its_role(role: str) -> None:
     assert MAPS[role]["name"] == role
 
 
-@pytest.mark.parametrize("kind", ["defaults", "vars"])
-def test_common_links_to_the_variables_of_every_role(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "room"), [("defaults", "main"), ("vars", "roles")])
+def test_common_links_to_the_variables_of_every_role(kind: str, room: str) -> None:
     wanted = {path.parts[-3] for path in ROLES.glob(f"*/{kind}/main.yml")} - UNLINKED
-    links = {path.stem: path for path in (COMMON / kind / "main").iterdir() if path.stem != "common"}
+    links = {path.stem: path for path in (COMMON / kind / room).iterdir() if path.stem != "common"}
     missing = [
-        f"ln -s ../../../{role}/{kind}/main.yml roles/common/{kind}/main/{role}.yml" for role in wanted - set(links)
+        f"ln -s ../../../{role}/{kind}/main.yml roles/common/{kind}/{room}/{role}.yml" for role in wanted - set(links)
     ]
     assert not missing, f"role common does not know these variables; run: {'; '.join(missing)}"
     for role, link in links.items():
