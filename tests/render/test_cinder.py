@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import configparser
 import json
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -91,3 +93,13 @@ def test_what_reads_images_cannot_become_root(unit: str) -> None:
     for section in ("CINDER_SYS_ADMIN", "PRIVSEP_OSBRICK"):
         assert f"export OS_{section}__HELPER_COMMAND=privsep-helper\n" in environment
         assert f"export OS_{section}__CAPABILITIES=\n" in environment
+
+
+def test_what_cinder_runs_by_sudo_runs_as_its_user(tmp_path: Path) -> None:
+    command = tmp_path / "sudo"
+    command.write_text(text_of("/usr/local/libexec/kilonova/cinder/sudo"))
+    command.chmod(0o755)
+    # As oslo.concurrency calls it, with cinder.utils.get_root_helper() before the command.
+    words = ["sudo", "cinder-rootwrap", "/etc/cinder/rootwrap.conf", "env", "LC_ALL=C", "printf", "%s|", "a b", "$c"]
+    done = subprocess.run(words, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True)
+    assert done.stdout == "a b|$c|"
