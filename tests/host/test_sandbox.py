@@ -39,6 +39,14 @@ CONTROLLER = {
     "placement-api": "user",
     "rabbitmq-server": "user",
 }
+# Where the cloud has a store.
+VOLUMES = {
+    "cinder-api": "user",
+    "cinder-backup": "user",
+    "cinder-scheduler": "user",
+    "cinder-volume": "user",
+    "kilonova-memcached@cinder": "user",
+}
 COMPUTE = {
     "kilonova-serial": "user",
     "libvirtd": "privileged",
@@ -95,9 +103,14 @@ def assert_not_exposed(host: Any, units: dict[str, str]) -> None:
     assert {unit: levels[unit] for unit in units if unit in EXPOSED and levels[unit] > 8.5} == {}
 
 
-def test_units_of_controllers(host: Any) -> None:
-    assert_sandboxed(host, CONTROLLER)
-    assert_not_exposed(host, CONTROLLER)
+def of_controller(site: Any) -> dict[str, str]:
+    """The units of a controller of this cloud."""
+    return CONTROLLER | (VOLUMES if site.storage else {})
+
+
+def test_units_of_controllers(site: Any, host: Any) -> None:
+    assert_sandboxed(host, of_controller(site))
+    assert_not_exposed(host, of_controller(site))
 
 
 @pytest.mark.on("compute")
@@ -125,15 +138,15 @@ def test_every_unit_that_runs_has_a_sandbox(site: Any, host: Any) -> None:
         for unit in shown
         if "/kilonova" in unit["DropInPaths"] or "kilonova" in unit["FragmentPath"]
     }
-    known = {*EVERYWHERE, *USER_SPACE, *(CONTROLLER if "controller" in site.groups else ())}
+    known = {*EVERYWHERE, *USER_SPACE, *(of_controller(site) if "controller" in site.groups else ())}
     known |= {*COMPUTE} if "compute" in site.groups else set()
     assert ours - known - WITHOUT == set()
 
 
-def test_processes_run_in_it(host: Any) -> None:
+def test_processes_run_in_it(site: Any, host: Any) -> None:
     """What systemd shows is what it would start. These units restarted with their sandbox."""
     unconfined = {}
-    for unit in CONTROLLER:
+    for unit in of_controller(site):
         main = host.check_output(f"systemctl show --property=MainPID --value {unit}")
         status = dict(line.split(":\t", 1) for line in host.check_output(f"cat /proc/{main}/status").splitlines())
         if (status["NoNewPrivs"], status["Seccomp"]) != ("1", "2"):
