@@ -75,6 +75,11 @@ options:
     type: list
     elements: path
     default: []
+  devices:
+    description: Block devices and files to look at; the fact says in C(devices) what each of them is and holds.
+    type: list
+    elements: path
+    default: []
   known_tags:
     description: Tags that C(--tags) may name.
     type: list

@@ -26,6 +26,11 @@ options:
     type: list
     elements: path
     default: []
+  devices:
+    description: Block devices and files of OSDs to look at. C(devices) says what each of them is and holds.
+    type: list
+    elements: path
+    default: []
 attributes:
   check_mode:
     support: full
@@ -94,6 +99,9 @@ facts:
     present: [/var/lib/images/guest.qcow2]
     files_in: {/var/lib/glance/images: 3}
     guest_disks: {local: [1ca6bbcd-5f9d-4e1d-9d14-954c2e40cc7e], ceph: []}
+    ceph_data: [/var/lib/ceph/mon/ceph-node1]
+    devices:
+      /dev/sdb: {kind: block, real: /dev/sdb, osd: "", size_mib: 953869, read_only: false, mounts: [], holds: [ext4]}
 """
 
 import contextlib
@@ -112,6 +120,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.kilonova.network.ssh_connection import ssh_connection
+from ansible.module_utils.kilonova.storage.data import ceph_data, device
 
 KVM_GET_API_VERSION = 0xAE00
 KVM_API_VERSION = 12
@@ -368,7 +377,7 @@ def guest_disks(root: str = "/") -> dict[str, list[str]]:
     return {"local": sorted(local), "ceph": sorted(ceph)}
 
 
-def collect(paths: Sequence[str] = (), directories: Sequence[str] = ()) -> dict[str, Any]:
+def collect(paths: Sequence[str] = (), directories: Sequence[str] = (), devices: Sequence[str] = ()) -> dict[str, Any]:
     """Return all facts."""
     interface, gateway = default_route(run_json(["ip", "-json", "-4", "route", "show", "default"]))
     usable, reason = kvm()
@@ -406,6 +415,8 @@ def collect(paths: Sequence[str] = (), directories: Sequence[str] = ()) -> dict[
         "present": [path for path in paths if os.path.exists(path)],
         "files_in": {path: files_in(path) for path in directories},
         "guest_disks": guest_disks(),
+        "ceph_data": ceph_data(devices),
+        "devices": {path: device(path) for path in devices},
     }
     with contextlib.suppress(OSError):
         facts["listeners"] = listeners()
@@ -420,10 +431,12 @@ def main() -> None:
         argument_spec={
             "paths": {"type": "list", "elements": "path", "default": []},
             "directories": {"type": "list", "elements": "path", "default": []},
+            "devices": {"type": "list", "elements": "path", "default": []},
         },
         supports_check_mode=True,
     )
-    module.exit_json(changed=False, facts=collect(module.params["paths"], module.params["directories"]))
+    params = module.params
+    module.exit_json(changed=False, facts=collect(params["paths"], params["directories"], params["devices"]))
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "maximum_clock_skew": {"type": "int", "required": True},
     "paths": {"type": "list", "elements": "path", "default": []},
     "directories": {"type": "list", "elements": "path", "default": []},
+    "devices": {"type": "list", "elements": "path", "default": []},
     "known_tags": {"type": "list", "elements": "str", "required": True},
     "secrets_path": {"type": "path", "required": True, "no_log": False},
     "secrets_names": {"type": "list", "elements": "str", "required": True, "no_log": False},
@@ -97,7 +98,7 @@ class ActionModule(ActionBase):
         _, self._arguments = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
         # Connecting can take seconds, so the time is taken when the connection is there.
         before = time.time()
-        wanted = {name: self._arguments[name] for name in ("paths", "directories")}
+        wanted = {name: self._arguments[name] for name in ("paths", "directories", "devices")}
         answer = self._execute_module(module_name="preflight_facts", module_args=wanted, task_vars=variables)
         after = time.time()
         if answer.get("failed") or "facts" not in answer:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,30 @@ def ceph_fsid(seed: str) -> str:
         raise AnsibleFilterError(str(error)) from error
 
 
+def ceph_osds(devices: Iterable[Any], fsid: str, host: str, seed: str) -> list[dict[str, str]]:
+    """Return the OSDs of a host as the module ceph_osds takes them."""
+    found = []
+    for entry in devices:
+        named = isinstance(entry, Mapping)
+        path, size = (str(entry.get("file", "")), str(entry.get("size", ""))) if named else (str(entry), "")
+        uuid = keys.osd_uuid(fsid, host, path)
+        found.append({"path": path, "size": size, "uuid": uuid, "key": ceph_key(seed, f"osd.{uuid}")})
+    return found
+
+
+def ceph_data(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str] | None]:
+    """Return what of a cluster each host has, None for a host that preflight has not reached."""
+    return {host: (hostvars[host].get("preflight_facts") or {}).get("ceph_data") for host in hosts}
+
+
 class FilterModule:
     """Entry point for Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"ceph_client_keys": ceph_client_keys, "ceph_fsid": ceph_fsid, "ceph_key": ceph_key}
+        return {
+            "ceph_client_keys": ceph_client_keys,
+            "ceph_data": ceph_data,
+            "ceph_fsid": ceph_fsid,
+            "ceph_key": ceph_key,
+            "ceph_osds": ceph_osds,
+        }

@@ -16,26 +16,27 @@ from tests.render import rendering
 from tests.render.rendering import PROJECT
 
 PAGE = PROJECT / "docs" / "operate" / "firewall.md"
+ON = {"ctl1": "controllers", "cmp1": "computes", "cmp2": "computes", "sto2": "storage hosts"}
 NAMES = {
     "everyone": "`firewall_api_sources`, hosts",
     "controller": "controllers",
     "compute": "computes",
     "controller, compute": "hosts",
+    "controller, compute, storage": "all hosts",
     "": "nobody",
 }
 
 
 def table_lines() -> list[str]:
     """The lines of the table that the maps make, one for each port."""
-    sample = rendering.load("multihost")
     found: dict[str, dict[str, Any]] = {}
-    for host in sample.hosts():
-        group = "controllers" if host == "ctl1" else "computes"
-        for port in reachable_ports(sample.services(host)):
-            found.setdefault(port["name"], {**port, "on": []})["on"] += [group]
+    for inventory, hosts in (("multihost", ["ctl1", "cmp1", "cmp2"]), ("storage", ["sto2"])):
+        for host in hosts:
+            for port in reachable_ports(rendering.load(inventory).services(host)):
+                found.setdefault(port["name"], {**port, "on": []})["on"] += [ON[host]]
     lines = []
     for port in sorted(found.values(), key=lambda one: (int(one["ports"].partition("-")[0]), one["name"])):
-        on = "all hosts" if len({*port["on"]}) == 2 else port["on"][0]
+        on = "controllers, computes" if len({*port["on"]}) == 2 else port["on"][0]
         number = port["ports"] + ("/UDP" if port["protocol"] == "udp" else "")
         local = ", ".join(f"`{user}`" for user in port["local_users"]) or "all users"
         lines.append(f"| {number} | {port['title']} | {on} | {NAMES[', '.join(port['from'])]} | {local} |")

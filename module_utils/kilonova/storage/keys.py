@@ -39,3 +39,8 @@ def key(seed: str, entity: str) -> str:
 def fsid(seed: str) -> str:
     """Return the identifier of the cluster."""
     return str(uuid.UUID(bytes=derived(seed, "fsid"), version=4))
+
+
+def osd_uuid(cluster: str, host: str, path: str) -> str:
+    """Return the identifier of an OSD, the same one in each run."""
+    return str(uuid.uuid5(uuid.UUID(cluster), f"osd/{host}/{path}"))

@@ -32,12 +32,18 @@ from ansible.module_utils.kilonova.network import (
     ovn_databases,
     ovs_chassis,
 )
+from ansible.module_utils.kilonova.storage import monitor as ceph_monitor
+from ansible.module_utils.kilonova.storage import osds as ceph_osds
+from ansible.module_utils.kilonova.storage import pools as ceph_pools
 from ansible.module_utils.kilonova.system import apt_packages, rabbitmq_definitions, sysctl_values, systemd_units
 
 # Modules that a service map may name under checks. Each has ARGUMENT_SPEC and run(module). One that waits long for
 # another program has begin(), whose result run() takes as "begun".
 CHECKS: dict[str, ModuleType] = {
     "apt_packages": apt_packages,
+    "ceph_monitor": ceph_monitor,
+    "ceph_osds": ceph_osds,
+    "ceph_pools": ceph_pools,
     "cloud_resources": cloud_resources,
     "compute_id": compute_id,
     "firewall_tables": firewall_tables,
@@ -116,19 +122,23 @@ def reason_of(name: str, result: Mapping[str, Any]) -> str:
 
 
 def files_and_units(
-    module: AnsibleModule, services: Sequence[Mapping[str, Any]], foreign: list[str]
+    module: AnsibleModule, services: Sequence[Mapping[str, Any]], foreign: list[str], written: list[str]
 ) -> dict[str, list[str]]:
     """Return the reasons of services whose files or units differ, and add what is foreign in their units.
+
+    written: gets the files that would be written.
 
     One call for all services; one for each where that fails.
     """
     files = run_check(module, config_files, {"files": [file for one in services for file in one["files"]]})
     pending = files.get("written_files", [])
+    written += pending
     units = [unit for one in services for unit in one["units"]]
     found = run_check(module, systemd_units, {"units": units, "pending": pending})
     if files.get("failed") or found.get("failed") or found.get("needs_you"):
         if len(services) > 1:
-            return {name: why for one in services for name, why in files_and_units(module, [one], foreign).items()}
+            alone = [files_and_units(module, [one], foreign, written) for one in services]
+            return {name: why for result in alone for name, why in result.items()}
         foreign += found.get("foreign", [])
         reasons = [reason_of("config_files", files), reason_of("systemd_units", found)]
         return {services[0]["name"]: [reason for reason in reasons if reason]}
@@ -151,12 +161,14 @@ def check_services(
     names = {check["module"] for service in services for check in service["checks"]}
     begun = {name: {"begun": CHECKS[name].begin()} for name in names if hasattr(CHECKS[name], "begin")}
     foreign: list[str] = []
-    reasons = files_and_units(module, services, foreign) if services else {}
+    written: list[str] = []
+    reasons = files_and_units(module, services, foreign, written) if services else {}
     # Those that were begun come last.
     checks = [(service["name"], check) for service in services for check in service["checks"]]
     for service_name, check in sorted(checks, key=lambda one: one[1]["module"] in begun):
         name = check["module"]
-        result = run_check(module, CHECKS[name], check["args"], **begun.get(name, {}))
+        args = check["args"] | ({"pending": written} if "pending" in CHECKS[name].ARGUMENT_SPEC else {})
+        result = run_check(module, CHECKS[name], args, **begun.get(name, {}))
         foreign += result.get("foreign", [])
         if reason := reason_of(name, result):
             reasons[service_name].append(reason)

@@ -18,7 +18,7 @@ COMMON = ROLES / "common"
 # Roles of plays that are not part of a deployed host, and those whose variables are their own business.
 UNLINKED = {"common", "lab"}
 # Playbooks whose plays need the variables of roles.
-USERS = ("compute-maintenance", "compute-remove", "preflight", "rotate-secrets", "status", "verify")
+USERS = ("compute-maintenance", "compute-remove", "preflight", "rotate-secrets", "status", "storage", "verify")
 
 
 def maps() -> dict[str, dict[str, Any]]:
@@ -33,9 +33,10 @@ def maps() -> dict[str, dict[str, Any]]:
 
 
 def listed_roles() -> dict[str, list[str]]:
-    """The roles in the lists of site.yml, with the tags that they have there."""
+    """The roles in the lists of site.yml and of the playbook for storage, with the tags that they have there."""
     found: dict[str, list[str]] = {}
-    for play in yaml.safe_load((PROJECT / "site.yml").read_text()):
+    playbooks = [yaml.safe_load((PROJECT / name).read_text()) for name in ("site.yml", "playbooks/storage.yml")]
+    for play in (one for playbook in playbooks for one in playbook):
         for listed in play.get("roles", []):
             entry = listed if isinstance(listed, dict) else {"role": listed}
             tags = entry.get("tags", [])
@@ -97,8 +98,11 @@ def test_ports_are_unique() -> None:
 
 def test_layers_name_units_of_the_maps() -> None:
     units = {"libvirtd", "networking", "ovn-controller"}
-    for service in MAPS.values():
-        for unit in service.get("units") or []:
+    for role, service in MAPS.items():
+        # Where not all hosts have them, they are in variables of their own.
+        others = yaml.safe_load((ROLES / role / "vars" / "main.yml").read_text())
+        lists = [service.get("units") or [], *(others.get(f"{role}_{key}", []) for key in ("units", "later_units"))]
+        for unit in (one for units_of_role in lists for one in units_of_role):
             if isinstance(unit, dict):
                 units.add(unit["name"].removesuffix(".service"))
     named = {unit for service in MAPS.values() for layer in service.get("layers", {}).values() for unit in layer}
