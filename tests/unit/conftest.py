@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible.module_utils.kilonova.system import locks, service_index
 from ansible.module_utils.testing import patch_module_args
 
 # The service index of a deployed host.
 SERVICES = Path(__file__).with_name("services.json")
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +38,12 @@ def deployed_host(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def layers() -> set[str]:
     """Return the names of all layers that a failure can be blamed on."""
-    return set(json.loads(SERVICES.read_text())["layers"])
+    found = set(json.loads(SERVICES.read_text())["layers"])
+    # Those of services that not every cloud has.
+    for path in PROJECT.glob("roles/*/vars/main.yml"):
+        for name, value in yaml.safe_load(path.read_text()).items():
+            found |= set(value.get("layers", {})) if name.endswith("_service") else set()
+    return found
 
 
 @pytest.fixture(autouse=True)

@@ -108,12 +108,15 @@ def service_maps() -> list[dict[str, Any]]:
 
 
 def all_service_maps() -> list[dict[str, Any]]:
-    """Return the service maps of all roles. A template is replaced by the role's list, such as libvirt_units."""
+    """Return the service maps of all roles that every cloud has.
+
+    A template is replaced by the role's list, such as libvirt_units.
+    """
     found = []
     for file in sorted(PROJECT.glob("roles/*/vars/main.yml")):
         content = yaml.safe_load(file.read_text())
         for name, value in content.items():
-            if name.endswith("_service"):
+            if name.endswith("_service") and isinstance(value["groups"], list):
                 lists = {key: content.get(f"{value['name']}_{key}") for key in ("packages", "units")}
                 lists = {key: known for key, known in lists.items() if known and isinstance(value.get(key), str)}
                 found.append({**value, **lists})
