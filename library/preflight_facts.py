@@ -100,6 +100,7 @@ facts:
     files_in: {/var/lib/glance/images: 3}
     guest_disks: {local: [1ca6bbcd-5f9d-4e1d-9d14-954c2e40cc7e], ceph: []}
     ceph_data: [/var/lib/ceph/mon/ceph-node1]
+    ceph_fsids: [5b3e6f52-5d2a-4f0e-9d1b-6f8c9f1c2d3e]
     devices:
       /dev/sdb: {kind: block, real: /dev/sdb, osd: "", size_mib: 953869, read_only: false, mounts: [], holds: [ext4]}
 """
@@ -416,6 +417,7 @@ def collect(paths: Sequence[str] = (), directories: Sequence[str] = (), devices:
         "files_in": {path: files_in(path) for path in directories},
         "guest_disks": guest_disks(),
         "ceph_data": ceph_data(devices),
+        "ceph_fsids": sorted({read(path) for path in glob.glob("/var/lib/ceph/osd/*/ceph_fsid")}),
         "devices": {path: device(path) for path in devices},
     }
     with contextlib.suppress(OSError):

@@ -40,6 +40,7 @@ from ansible.module_utils.kilonova.preflight import (
     roles,
     secret_values,
     secrets_store,
+    storage,
     system,
     tunnels,
     values,
@@ -126,6 +127,9 @@ class ActionModule(ActionBase):
         )
         if host == first:
             problems += self.check_run(missing)
+            stores = list(variables["groups"].get("storage", []))
+            problems += storage.check_existing(self.value("ceph_existing"), stores)
+            notes += storage.note_hosts(stores, int(self.value("ceph_pools_size") or 0))
         problems += self.check_host(facts, known, host, first)
         problems += system.check_clock(facts, before, after, self._arguments["maximum_clock_skew"])
         notes += system.notes(facts, self._groups)
@@ -289,6 +293,16 @@ class ActionModule(ActionBase):
             *tunnels.check_tunnel_address(facts, tunnel_address, bridge_address, management, hosts),
         ]
 
+    def check_storage(self, facts: dict[str, Any], host: str) -> list[str]:
+        """Check what a storage host is to store on."""
+        devices, fsid = self.value("ceph_osd_devices"), self.text("ceph_fsid")
+        target = int(self.value("ceph_osd_memory_target_mib") or 0)
+        return [
+            *storage.check_devices(facts, devices, host, fsid),
+            *storage.check_memory(facts, self._arguments["minimum_memory_mib"], target, devices),
+            *storage.check_identity(facts, fsid),
+        ]
+
     def check_host(self, facts: dict[str, Any], known: roles.Known, host: str, first: str) -> list[str]:
         """Check the host against its variables."""
         args, text, groups = self._arguments, self.text, self._variables["groups"]
@@ -318,6 +332,7 @@ class ActionModule(ActionBase):
                 self.value("ceph_enabled") is True,
                 self._groups,
             ),
+            *(self.check_storage(facts, host) if host in groups.get("storage", []) else []),
             *deployed.check_recorded(facts, {name: self.value(name) for name in deployed.FIXED}),
         ]
         if "controller" in self._groups:

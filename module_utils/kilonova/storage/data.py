@@ -70,6 +70,12 @@ def block_device(path: str) -> dict[str, Any]:
     }
 
 
+def volume(path: str) -> str:
+    """Return the UUID of the OSD that ceph-volume has made on a block device, from the tags of its volume."""
+    match = re.search(r"ceph\.osd_fsid=([0-9a-f-]{36})", _lines(["pvs", "--noheadings", "--options", "lv_tags", path]))
+    return match.group(1) if match else ""
+
+
 def device(path: str) -> dict[str, Any]:
     """Return what is at the path of a device or file."""
     found: dict[str, Any] = {"kind": "", "real": os.path.realpath(path), "osd": "", "size_mib": 0, "read_only": False}
@@ -79,7 +85,7 @@ def device(path: str) -> dict[str, Any]:
     except OSError:
         return found
     if stat.S_ISBLK(status.st_mode):
-        return {**found, "kind": "block", **block_device(path), "osd": label(path)}
+        return {**found, "kind": "block", **block_device(path), "osd": label(path) or volume(path)}
     if stat.S_ISREG(status.st_mode):
         holds = "" if status.st_blocks == 0 else "data"
         return {

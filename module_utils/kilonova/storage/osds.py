@@ -12,7 +12,6 @@ import errno
 import json
 import os
 import pwd
-import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.kilonova.storage.cluster import POLL_SECONDS, CephError, Cluster, reach
 from ansible.module_utils.kilonova.storage.data import device
 from ansible.module_utils.kilonova.storage.osd_plan import AGAIN, KEEP, MAKE, PRIME, Known, Local, Refused, decide
+from ansible.module_utils.kilonova.storage.sizes import bytes_of
 from ansible.module_utils.kilonova.system.dry_run import not_looked_at
 from ansible.module_utils.kilonova.system.logs import unit_log
 from ansible.module_utils.kilonova.system.systemctl import Systemctl
@@ -48,15 +48,6 @@ ARGUMENT_SPEC: dict[str, Any] = {
 DIRECTORIES = "/var/lib/ceph/osd"
 USER = "ceph"
 DRY_RUN_TIMEOUT = 5
-UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-
-
-def bytes_of(size: str) -> int:
-    """Return the bytes of a size such as 20G. Raises ValueError."""
-    match = re.fullmatch(r"(\d+)\s*([KMGT])(iB)?", size.strip())
-    if not match:
-        raise ValueError(f"'{size}' is no size: write a number and K, M, G or T, such as 20G")
-    return int(match[1]) * UNITS[match[2]]
 
 
 def known_osds(dump: Mapping[str, Any]) -> dict[str, Known]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import ceph_osds
 import pytest
-from ansible.module_utils.kilonova.storage import cluster, osds
+from ansible.module_utils.kilonova.storage import cluster, osds, sizes
 from ansible.module_utils.kilonova.storage.osd_plan import AGAIN, MAKE, PRIME, Known
 
 UUID = "7e0b6f52-5d2a-4f0e-9d1b-6f8c9f1c2d3e"
@@ -20,13 +20,13 @@ DISK = {"path": "/dev/sdb", "size": "", "uuid": UUID, "key": "k"}
 
 @pytest.mark.parametrize(("text", "size"), [("20G", 20 * 2**30), ("512 MiB", 512 * 2**20), ("1T", 2**40)])
 def test_sizes(text: str, size: int) -> None:
-    assert osds.bytes_of(text) == size
+    assert sizes.bytes_of(text) == size
 
 
 @pytest.mark.parametrize("text", ["20", "G", "20GB", "-1G", ""])
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(ValueError, match="is no size"):
-        osds.bytes_of(text)
+        sizes.bytes_of(text)
 
 
 def test_an_osd_that_has_never_been_up_is_known_as_new() -> None:
