@@ -103,6 +103,37 @@ def certificate_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [f"Certificate of {title}: {days} days left ({host})" for title, (days, host) in sorted(least.items())]
 
 
+def storage_lines(results: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the lines of the report on the store, from the first host that a quorum answered."""
+    given = [one for one in results if "status" in one]
+    if not given:
+        return []
+    health = next((one for one in given if one["status"] != "unknown"), given[0])
+    down = [f"osd.{one['number']} of {one['host']}" for one in health["osds"] if not one["up"]]
+    away = [one["name"] for one in health["monitors"] if not one["up"]]
+    lines = [f"Store: {health['status']}, {health['used_percent']} % full"]
+    lines += [f"  {line}" for text in [*health["problems"], *health["notes"]] for line in text.splitlines()]
+    lines += [f"  down: {', '.join(down)}"] if down else []
+    lines += [f"  monitors not in the quorum: {', '.join(away)}"] if away else []
+    return [
+        *lines,
+        "",
+        *table(
+            "Pools",
+            ("POOL", "STORED MiB", "FITS MiB"),
+            ((one["name"], one["stored_mib"], one["available_mib"]) for one in health["pools"]),
+        ),
+        *table(
+            "OSDs",
+            ("OSD", "HOST", "UP", "IN"),
+            (
+                (one["number"], one["host"], *("yes" if one[key] else "no" for key in ("up", "in")))
+                for one in health["osds"]
+            ),
+        ),
+    ]
+
+
 class FilterModule:
     """Entry point for Ansible."""
 
@@ -110,6 +141,7 @@ class FilterModule:
         return {
             "certificate_lines": certificate_lines,
             "health_lines": health_lines,
+            "storage_lines": storage_lines,
             "unit_lines": unit_lines,
             "units_found": units_found,
         }

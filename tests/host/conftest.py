@@ -29,7 +29,7 @@ import testinfra
 import yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
-GROUPS = ("controller", "compute")
+GROUPS = ("controller", "compute", "storage")
 # Variables of a host that tests use.
 WANTED = """{{ {
     'groups': group_names,

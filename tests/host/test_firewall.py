@@ -45,7 +45,7 @@ class Line(NamedTuple):
     """A line of the table."""
 
     ports: range
-    on: str
+    on: set[str]
     sources: str
     users: str
 
@@ -56,7 +56,7 @@ def page() -> list[Line]:
     for text in PAGE.read_text().splitlines():
         if match := re.match(r"\| (\d+)(?:-(\d+))? \|.*?\| (.*?) \| (.*?) \| (.*?) \|$", text):
             first, last, on, sources, users = match.groups()
-            lines.append(Line(range(int(first), int(last or first) + 1), on, sources, users))
+            lines.append(Line(range(int(first), int(last or first) + 1), {*on.split(", ")}, sources, users))
     assert lines
     return lines
 
@@ -84,14 +84,20 @@ def scan(python: Callable[[str], str], targets: Iterable[tuple[str, int]]) -> se
     return {port for _, port in json.loads(python(f"/usr/bin/python3 -c '{script}' '{json.dumps(list(targets))}'"))}
 
 
+def names_of(site: Any) -> set[str]:
+    """What the page calls a host."""
+    found = {"storage hosts" if group == "storage" else f"{group}s" for group in site.groups}
+    return {"all hosts", *found, *(["hosts"] if found & {"controllers", "computes"} else [])}
+
+
 def allowed(site: Any, *sources: str) -> set[int]:
     """The ports that the page opens on a host for sources."""
-    on = {"all hosts", *(f"{group}s" for group in site.groups)}
+    on = names_of(site)
     names = set(sources)
     return {
         port
         for line in page()
-        if line.on in on and names & {source.strip() for source in line.sources.split(",")}
+        if line.on & on and names & {source.strip() for source in line.sources.split(",")}
         for port in line.ports
     }
 
@@ -161,8 +167,8 @@ def test_a_guest_reaches_the_front_doors(site: Any, host: Any, in_guest: Callabl
 @pytest.mark.on("controller", "compute")
 def test_a_local_user_reaches_no_port_of_a_service(site: Any, host: Any) -> None:
     """Over loopback, a user reaches what the page opens to all users, and the front doors at the API address."""
-    on = {"all hosts", *(f"{group}s" for group in site.groups)}
-    users = {port: line.users for line in page() if line.on in on for port in line.ports}
+    on = names_of(site)
+    users = {port: line.users for line in page() if line.on & on for port in line.ports}
     front = allowed(site, "`firewall_api_sources`")
 
     def nobody(command: str) -> str:
@@ -183,7 +189,7 @@ def test_hosts_reach_each_other_as_the_page_says(site: Any, host: Any, hosts_sit
     if not others:
         pytest.skip("needs two hosts")
     for other in others:
-        names = {"hosts", *(f"{group}s" for group in other.groups), "`firewall_api_sources`", "`firewall_ssh_sources`"}
+        names = {*names_of(other), "`firewall_api_sources`", "`firewall_ssh_sources`"}
         found = scan(other.connect().check_output, candidates(host, site.management_address))
         assert found == listens(host, allowed(site, *names)), other.name
 
