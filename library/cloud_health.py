@@ -90,7 +90,7 @@ hypervisors:
   type: list
   elements: dict
 images:
-  description: Images; name, id, status, visibility, size in bytes.
+  description: Images; name, id, status, visibility, size in bytes, stores (their names, separated by commas).
   returned: when Glance answers
   type: list
   elements: dict

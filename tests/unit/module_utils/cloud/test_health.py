@@ -206,3 +206,15 @@ def test_an_image_whose_data_is_gone() -> None:
         (False, True),
     ]
     assert not any(one["passes"] for one in problems)
+
+
+@pytest.mark.parametrize(("content", "broken"), [(b"x", False), (b"", True)])
+def test_an_image_in_ceph_is_read_without_a_range(content: bytes, broken: bool) -> None:
+    def request(service: str, method: str, path: str, **options: Any) -> Any:
+        assert options == {"stream": True}
+        chunks = iter([content] if content else [])
+        return SimpleNamespace(status_code=200, close=lambda: None, iter_content=lambda size: chunks)
+
+    images = [{"id": "a", "name": "a", "status": "active", "stores": "file,rbd"}]
+    problems = health.image_data_problems(SimpleNamespace(request=request), images, ["a"])  # type: ignore[arg-type]
+    assert ["has none" in one["message"] for one in problems] == ([True] if broken else [])
