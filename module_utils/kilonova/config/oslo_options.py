@@ -208,7 +208,8 @@ class Checker:
             # auth_section names the section that holds the options of the authentication plugin.
             if name == "auth_section" and "auth_section" in self.options.get(section, {}):
                 self.register(value, auth_options(values.get((value, "auth_type"), "password")))
-            if name == "auth_type" and "auth_type" in self.options.get(section, {}):
+            # Cinder lists the options of a plugin without the one that chooses it.
+            if name == "auth_type" and {"auth_type", "auth_url"} & self.options.get(section, {}).keys():
                 self.register(section, self.plugin_options(section, value), override=True)
         backends = values.get(("DEFAULT", "enabled_backends"))
         if backends is not None and "backend_defaults" in self.options:
