@@ -17,8 +17,8 @@ CREDENTIALS = {
     "nova": ("/etc/nova/nova.conf", "service_user"),
     "placement": ("/etc/placement/placement.conf", "keystone_authtoken"),
 }
-# Of roles/nova/templates/policy.yaml.j2, which users of those that send events to Nova have besides.
-NOVA_ADMIN = {"cinder": ["nova-admin"], "neutron": ["nova-admin"]}
+# Of policy.yaml.j2 in roles/nova and roles/cinder, which users of those that send events to Nova have besides.
+NOVA_ADMIN = {"cinder": ["cinder-reader", "nova-admin"], "neutron": ["nova-admin"]}
 # As nova-compute reads them, and the sections with which it logs in.
 COMPUTE_FILES = ["/etc/nova/nova.conf", "/etc/nova/nova-compute.conf"]
 COMPUTE_SECTIONS = ["service_user", "placement", "neutron"]

@@ -80,7 +80,7 @@ def test_cinder_has_the_least_roles() -> None:
     sample = rendering.load(STORAGE)
     users = sample.templar(HOST).template(sample.variables(HOST)["catalog_arguments"])["users"]
     (user,) = [one for one in users if one["name"] == "cinder"]
-    assert sorted(role["role"] for role in user["roles"]) == ["nova-admin", "service"]
+    assert sorted(role["role"] for role in user["roles"]) == ["cinder-reader", "nova-admin", "service"]
     assert user["password"] == SECRET
 
 
