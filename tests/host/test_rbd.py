@@ -332,9 +332,15 @@ print(json.dumps({"host": server.compute_host}))
         dead.check_output("systemctl start nova-compute")
         on_cloud(
             """
-service = next(one for one in nova.services(binary="nova-compute") if one.host == ARGUMENTS[0])
-nova.update_service_forced_down(service, ARGUMENTS[0], "nova-compute", False)
 found = lambda: next(one for one in nova.services(binary="nova-compute") if one.host == ARGUMENTS[0])
+def counts_again():
+    # Nova refuses it until the compute has removed what was evacuated.
+    try:
+        nova.update_service_forced_down(found(), ARGUMENTS[0], "nova-compute", False)
+    except openstack.exceptions.BadRequestException:
+        return False
+    return True
+wait(counts_again, 180, "the compute has cleaned up")
 wait(lambda: found().state == "up", 180, "the return of the compute")
 """,
             now["host"],

@@ -37,6 +37,7 @@ DISABLED_TRAIT = "COMPUTE_STATUS_DISABLED"
 ENABLE_SECONDS = 180.0
 # How long Nova waits for a report of nova-compute (service_down_time), and as much again.
 DOWN_SECONDS = 120.0
+BAD_REQUEST = 400
 LIVE = ("ACTIVE", "PAUSED")
 COLD = ("SHUTOFF",)
 # The last: by an earlier run.
@@ -122,8 +123,16 @@ class Compute:
         service = self.existing()
         if bool(service.get("forced_down")) == down:
             return
-        if not self.check_mode:
-            self.api.put("compute", f"/os-services/{service['id']}", {"forced_down": down})
+        start = self.clock()
+        while not self.check_mode:
+            try:
+                self.api.put("compute", f"/os-services/{service['id']}", {"forced_down": down})
+                break
+            except CloudError as error:
+                # Until the compute, back again, has removed the guests that were evacuated.
+                if error.status != BAD_REQUEST or down or self.clock() - start > ENABLE_SECONDS:
+                    raise
+                self.pause(POLL_SECONDS)
         self.actions.append(f"{self.name}: {'forced down' if down else 'no longer forced down'}")
 
     def wait_chosen(self) -> None:

@@ -74,6 +74,8 @@ class Cloud:
         self.writes: list[tuple[str, Any]] = []
         # How often Placement is asked until nova-compute has removed the trait of a disabled compute.
         self.kept_back = 0
+        # How often Nova refuses to count a compute again that has not removed evacuated guests.
+        self.uncleaned = 0
         self.time = 0.0
 
     def guest(self, name: str, status: str = "ACTIVE", host: str = "cmp2", **fields: Any) -> dict[str, Any]:
@@ -120,6 +122,9 @@ class Cloud:
         return self._read(path, "2.79")
 
     def put(self, service: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        if self.uncleaned > 0:
+            self.uncleaned -= 1
+            raise CloudError("Nova API", f"PUT {path} got 400: Unable to force up host cmp2 as `done` evacuation", 400)
         self.writes.append((f"PUT {path}", body))
         assert body.get("status") == "disabled" or "disabled_reason" not in body, "Nova refuses a reason to enable"
         status = {"disabled_reason": None} if "status" in body else {}
@@ -681,3 +686,14 @@ def test_a_compute_that_came_back_counts_again(cloud: Cloud) -> None:
     work.force_down(False)
     assert work.actions == ["cmp2: no longer forced down"]
     assert cloud.writes == [("PUT /os-services/service-cmp2", {"forced_down": False})]
+
+
+def test_a_compute_that_has_not_cleaned_up_is_waited_for(cloud: Cloud) -> None:
+    cloud.services["service-cmp2"] |= {"state": "down", "forced_down": True}
+    cloud.uncleaned = 3
+    work = compute(cloud)
+    work.force_down(False)
+    assert work.actions == ["cmp2: no longer forced down"] and cloud.time == 6.0
+    cloud.services["service-cmp2"]["forced_down"], cloud.uncleaned = True, 1000
+    with pytest.raises(CloudError, match="Unable to force up host cmp2"):
+        compute(cloud).force_down(False)
