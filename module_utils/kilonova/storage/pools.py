@@ -80,6 +80,8 @@ class Change:
     data: bytes = b""
     before: str = "absent"
     after: str = "present"
+    # What the diff calls it, where the line has the value in it.
+    key: str = ""
 
 
 @dataclass
@@ -131,7 +133,8 @@ def plan_pool(wanted: Mapping[str, Any], rule: str, domain: str, state: State, p
 
     def put(variable: str, before: Any, after: Any, **more: Any) -> None:
         command = {"prefix": "osd pool set", "pool": name, "var": variable, "val": str(after), **more}
-        plan.changes.append(Change(f"pool {name}: {variable} {after}", command, b"", str(before), str(after)))
+        line, key = f"pool {name}: {variable} {after}", f"pool {name}: {variable}"
+        plan.changes.append(Change(line, command, b"", str(before), str(after), key))
 
     # The rule that a cluster begins with may be as good.
     if rule and found["crush_rule"] is not None and state.domains.get(found["crush_rule"]) != domain:
@@ -181,7 +184,8 @@ def make_plan(state: State, params: Mapping[str, Any]) -> Plan:
             found = state.options.get((section, name))
             if found is None or not same(found, text):
                 command = {"prefix": "config set", "who": section, "name": name, "value": text}
-                plan.changes.append(Change(f"{section}: {name} = {text}", command, b"", str(found), text))
+                line, key = f"{section}: {name} = {text}", f"{section}: {name}"
+                plan.changes.append(Change(line, command, b"", str(found), text, key))
     if params["min_compat_client"] > state.min_compat_client:
         command = {"prefix": "osd set-require-min-compat-client", "version": params["min_compat_client"]}
         line = f"clients of {params['min_compat_client']} or newer"
@@ -199,8 +203,8 @@ def make_plan(state: State, params: Mapping[str, Any]) -> Plan:
 
 def diff_of(changes: list[Change]) -> dict[str, str]:
     """Return a diff with one line for each change."""
-    sides = {"before": "".join(f"{one.line.split(':')[0]}: {one.before}\n" for one in changes)}
-    sides["after"] = "".join(f"{one.line.split(':')[0]}: {one.after}\n" for one in changes)
+    sides = {"before": "".join(f"{one.key or one.line}: {one.before}\n" for one in changes)}
+    sides["after"] = "".join(f"{one.key or one.line}: {one.after}\n" for one in changes)
     return {**sides, "before_header": "Ceph", "after_header": "Ceph"}
 
 

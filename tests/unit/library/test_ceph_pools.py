@@ -91,6 +91,8 @@ def test_a_pool_that_was_changed(changed: dict[str, Any], line: str, value: str)
     (change,) = make_plan(state(**changed), params()).changes
     assert change.line == line
     assert change.command["val"] == value
+    shown = pools.diff_of([change])
+    assert shown["after"] == f"{line.rpartition(' ')[0]}: {value}\n" and shown["before"] != shown["after"]
 
 
 def test_a_pool_without_its_application() -> None:
