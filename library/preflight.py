@@ -80,6 +80,11 @@ options:
     type: list
     elements: path
     default: []
+  peers:
+    description: TCP sockets that must answer, as C(ADDRESS:PORT); the fact lists others in C(silent_peers).
+    type: list
+    elements: str
+    default: []
   known_tags:
     description: Tags that C(--tags) may name.
     type: list

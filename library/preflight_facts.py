@@ -31,6 +31,11 @@ options:
     type: list
     elements: path
     default: []
+  peers:
+    description: TCP sockets, as C(ADDRESS:PORT). Those that do not answer are listed in C(silent_peers).
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     support: full
@@ -99,6 +104,7 @@ facts:
     present: [/var/lib/images/guest.qcow2]
     files_in: {/var/lib/glance/images: 3}
     guest_disks: {local: [1ca6bbcd-5f9d-4e1d-9d14-954c2e40cc7e], ceph: []}
+    silent_peers: []
     ceph_data: [/var/lib/ceph/mon/ceph-node1]
     ceph_fsids: [5b3e6f52-5d2a-4f0e-9d1b-6f8c9f1c2d3e]
     devices:
@@ -114,6 +120,7 @@ import os
 import platform
 import pwd
 import re
+import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -378,7 +385,22 @@ def guest_disks(root: str = "/") -> dict[str, list[str]]:
     return {"local": sorted(local), "ceph": sorted(ceph)}
 
 
-def collect(paths: Sequence[str] = (), directories: Sequence[str] = (), devices: Sequence[str] = ()) -> dict[str, Any]:
+def answers(peer: str, timeout: float = 3) -> bool:
+    """Return whether a connection to ADDRESS:PORT is accepted."""
+    address, _, port = peer.rpartition(":")
+    try:
+        socket.create_connection((address.strip("[]"), int(port)), timeout=timeout).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def collect(
+    paths: Sequence[str] = (),
+    directories: Sequence[str] = (),
+    devices: Sequence[str] = (),
+    peers: Sequence[str] = (),
+) -> dict[str, Any]:
     """Return all facts."""
     interface, gateway = default_route(run_json(["ip", "-json", "-4", "route", "show", "default"]))
     usable, reason = kvm()
@@ -416,6 +438,7 @@ def collect(paths: Sequence[str] = (), directories: Sequence[str] = (), devices:
         "present": [path for path in paths if os.path.exists(path)],
         "files_in": {path: files_in(path) for path in directories},
         "guest_disks": guest_disks(),
+        "silent_peers": [peer for peer in peers if not answers(peer)],
         "ceph_data": ceph_data(devices),
         "ceph_fsids": sorted({read(path) for path in glob.glob("/var/lib/ceph/osd/*/ceph_fsid")}),
         "devices": {path: device(path) for path in devices},
@@ -434,11 +457,13 @@ def main() -> None:
             "paths": {"type": "list", "elements": "path", "default": []},
             "directories": {"type": "list", "elements": "path", "default": []},
             "devices": {"type": "list", "elements": "path", "default": []},
+            "peers": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
     params = module.params
-    module.exit_json(changed=False, facts=collect(params["paths"], params["directories"], params["devices"]))
+    facts = collect(*(params[name] for name in ("paths", "directories", "devices", "peers")))
+    module.exit_json(changed=False, facts=facts)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "paths": {"type": "list", "elements": "path", "default": []},
     "directories": {"type": "list", "elements": "path", "default": []},
     "devices": {"type": "list", "elements": "path", "default": []},
+    "peers": {"type": "list", "elements": "str", "default": []},
     "known_tags": {"type": "list", "elements": "str", "required": True},
     "secrets_path": {"type": "path", "required": True, "no_log": False},
     "secrets_names": {"type": "list", "elements": "str", "required": True, "no_log": False},
@@ -99,7 +100,7 @@ class ActionModule(ActionBase):
         _, self._arguments = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
         # Connecting can take seconds, so the time is taken when the connection is there.
         before = time.time()
-        wanted = {name: self._arguments[name] for name in ("paths", "directories", "devices")}
+        wanted = {name: self._arguments[name] for name in ("paths", "directories", "devices", "peers")}
         answer = self._execute_module(module_name="preflight_facts", module_args=wanted, task_vars=variables)
         after = time.time()
         if answer.get("failed") or "facts" not in answer:
@@ -332,6 +333,7 @@ class ActionModule(ActionBase):
                 self.value("ceph_enabled") is True,
                 self._groups,
             ),
+            *storage.check_monitors(facts, self.value("ceph_existing")),
             *(self.check_storage(facts, host) if host in groups.get("storage", []) else []),
             *deployed.check_recorded(facts, {name: self.value(name) for name in deployed.FIXED}),
         ]

@@ -137,6 +137,17 @@ def check_existing(existing: object, storage: Sequence[str]) -> list[str]:
     return []
 
 
+def check_monitors(facts: Facts, existing: object) -> list[str]:
+    """Report monitors of an existing cluster that do not answer this host."""
+    silent = facts.get("silent_peers", [])
+    if not silent:
+        return []
+    why = f"its monitors do not answer this host at {', '.join(silent)}"
+    names = sorted(existing) if isinstance(existing, Mapping) else existing
+    instead = "Correct monitors, or let this host through (the second version of the protocol, port 3300)"
+    return [message(EXISTING, names, why, instead)]
+
+
 def note_hosts(storage: Sequence[str], size: int) -> list[str]:
     """Note what so few storage hosts mean."""
     found = []

@@ -213,3 +213,11 @@ def test_where_the_disks_of_guests_are(tmp_path: Path) -> None:
     (definitions / "instance-00000001.xml").write_text("<source file='/var/lib/nova/instances/x/disk'/>")
     assert preflight_facts.guest_disks(f"{tmp_path}/") == {"local": [local], "ceph": [remote]}
     assert preflight_facts.guest_disks(f"{tmp_path}/absent/") == {"local": [], "ceph": []}
+
+
+def test_sockets_that_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert preflight_facts.answers(f"127.0.0.1:{port}")
+    assert not preflight_facts.answers(f"127.0.0.1:{port}")
+    assert not preflight_facts.answers("nothing")

@@ -109,6 +109,12 @@ def test_an_existing_cluster_or_none() -> None:
     assert storage.check_existing(EXISTING, []) == storage.check_existing({}, ["osd1"]) == []
 
 
+def test_monitors_that_do_not_answer() -> None:
+    assert storage.check_monitors({}, EXISTING) == storage.check_monitors({"silent_peers": []}, EXISTING) == []
+    (text,) = storage.check_monitors({"silent_peers": ["192.0.2.71:3300"]}, EXISTING)
+    assert "its monitors do not answer this host at 192.0.2.71:3300" in text
+
+
 @pytest.mark.parametrize(
     ("hosts", "size", "notes"), [([], 0, 0), (["a"], 1, 1), (["a", "b"], 2, 1), (["a", "b", "c"], 3, 0)]
 )
