@@ -69,7 +69,7 @@ REMOVE = """
 for server in list(nova.servers(name=f"^{PREFIX}")):
     nova.delete_server(server)
     nova.wait_for_delete(server, wait=300)
-for server in nova.servers():
+for server in [one for one in nova.servers() if not one.name.startswith(PREFIX)]:
     for volume in [one.volume_id for one in nova.volume_attachments(server)]:
         if one("volume", volume)["name"].startswith(PREFIX):
             detach(server.id, volume)
