@@ -34,6 +34,9 @@ def table_lines() -> list[str]:
         for host in hosts:
             for port in reachable_ports(rendering.load(inventory).services(host)):
                 found.setdefault(port["name"], {**port, "on": []})["on"] += [ON[host]]
+    # What only clouds with a store have on controllers.
+    for port in reachable_ports(rendering.load("storage").services("cloud1")):
+        found.setdefault(port["name"], {**port, "on": ["controllers"]})
     lines = []
     for port in sorted(found.values(), key=lambda one: (int(one["ports"].partition("-")[0]), one["name"])):
         on = "controllers, computes" if len({*port["on"]}) == 2 else port["on"][0]
