@@ -58,6 +58,7 @@ EVERYWHERE = {"ovn-controller": "switch", "ovs-vswitchd": "switch", "ovsdb-serve
 USER_SPACE = {"kilonova-devices": "root"}
 # Where a unit differs from its profile (sandbox_options).
 OTHERWISE: dict[str, set[str]] = {
+    "ceph-osd": {"PrivateDevices", "ProtectClock"},
     "kilonova-devices": {"ProtectSystem"},
     "mariadb": {"MemoryDenyWriteExecute", "AmbientCapabilities"},
     "rabbitmq-server": {"MemoryDenyWriteExecute"},
@@ -81,7 +82,7 @@ def assert_sandboxed(host: Any, units: dict[str, str]) -> None:
     for unit, profile in units.items():
         properties = shown(host, unit)
         for key, value in PROFILES[profile].items():
-            if key in OTHERWISE.get(unit, ()):
+            if key in OTHERWISE.get(unit.partition("@")[0], ()):
                 continue
             found = properties.get(key, "")
             if isinstance(value, bool):
@@ -119,6 +120,19 @@ def test_units_of_computes(host: Any) -> None:
     assert_not_exposed(host, COMPUTE)
 
 
+def of_storage(host: Any) -> dict[str, str]:
+    """The daemons of Ceph on a host, which are named after it and after disks."""
+    listed = host.check_output("systemctl list-units --type=service --state=running --plain --no-legend 'ceph-*@*'")
+    return {line.split()[0].removesuffix(".service"): "root" for line in listed.splitlines()}
+
+
+@pytest.mark.on("storage")
+def test_units_of_storage_hosts(host: Any) -> None:
+    assert of_storage(host)
+    assert_sandboxed(host, of_storage(host))
+    assert_not_exposed(host, of_storage(host))
+
+
 @pytest.mark.on("controller", "compute")
 def test_units_of_all_hosts(host: Any) -> None:
     units = EVERYWHERE | {unit: kind for unit, kind in USER_SPACE.items() if host.service(unit).is_running}
@@ -140,6 +154,7 @@ def test_every_unit_that_runs_has_a_sandbox(site: Any, host: Any) -> None:
     }
     known = {*EVERYWHERE, *USER_SPACE, *(of_controller(site) if "controller" in site.groups else ())}
     known |= {*COMPUTE} if "compute" in site.groups else set()
+    known |= {*of_storage(host)} if "storage" in site.groups else set()
     assert ours - known - WITHOUT == set()
 
 
