@@ -134,6 +134,13 @@ class Compute:
                     raise
                 self.pause(POLL_SECONDS)
         self.actions.append(f"{self.name}: {'forced down' if down else 'no longer forced down'}")
+        # The scheduler chooses it from its next report on.
+        while not self.check_mode and not down and self.existing()["state"] != "up":
+            if self.clock() - start > ENABLE_SECONDS:
+                raise CloudError(
+                    "Nova compute", f"nova-compute on {self.name} does not report to Nova. Start it there."
+                )
+            self.pause(POLL_SECONDS)
 
     def wait_chosen(self) -> None:
         """Wait until the scheduler can choose the compute.

@@ -681,19 +681,27 @@ def test_predicted_evacuation(cloud: Cloud) -> None:
 
 def test_a_compute_that_came_back_counts_again(cloud: Cloud) -> None:
     cloud.services["service-cmp2"] |= {"state": "down", "forced_down": True}
+    cloud.service_course = [{}, {"state": "up"}]
     work = compute(cloud)
     work.force_down(False)
     work.force_down(False)
-    assert work.actions == ["cmp2: no longer forced down"]
+    assert work.actions == ["cmp2: no longer forced down"] and cloud.time == 4.0
     assert cloud.writes == [("PUT /os-services/service-cmp2", {"forced_down": False})]
 
 
 def test_a_compute_that_has_not_cleaned_up_is_waited_for(cloud: Cloud) -> None:
     cloud.services["service-cmp2"] |= {"state": "down", "forced_down": True}
     cloud.uncleaned = 3
+    cloud.service_course = [{}, {"state": "up"}]
     work = compute(cloud)
     work.force_down(False)
     assert work.actions == ["cmp2: no longer forced down"] and cloud.time == 6.0
     cloud.services["service-cmp2"]["forced_down"], cloud.uncleaned = True, 1000
     with pytest.raises(CloudError, match="Unable to force up host cmp2"):
+        compute(cloud).force_down(False)
+
+
+def test_a_compute_that_does_not_come_back(cloud: Cloud) -> None:
+    cloud.services["service-cmp2"] |= {"state": "down", "forced_down": True}
+    with pytest.raises(CloudError, match="nova-compute on cmp2 does not report to Nova"):
         compute(cloud).force_down(False)
