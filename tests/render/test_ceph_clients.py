@@ -94,6 +94,7 @@ def test_a_compute_that_keeps_its_disks_opens_volumes() -> None:
     section = ini(texts["/etc/nova/nova-compute.conf"])["libvirt"]
     assert "images_type" not in section and section["disk_cachemodes"] == "network=writeback"
     assert KEYRINGS["nova"] not in texts
+    assert [one["state"] for one in maps["nova_compute"]["files"] if one["dest"] == KEYRINGS["nova"]] == ["absent"]
     assert "libvirt_secrets" in [one["module"] for one in maps["nova_compute"]["checks"]]
 
 
@@ -152,3 +153,21 @@ def test_preflight_keeps_guests_and_images_in_reach() -> None:
     assert taken.startswith("nova_compute_disks = 'local': ") and GUEST in taken
     (nowhere,) = problems("all_in_one", HOST, nova_compute_disks="ceph")
     assert "the cloud has no Ceph" in nowhere
+
+
+@pytest.mark.parametrize(
+    ("present", "disks", "leaves"),
+    [
+        ([], "ceph", False),
+        (["/var/lib/nova/instances/_base"], "ceph", True),
+        (["/var/lib/nova/instances/_base"], "local", False),
+        (["/var/lib/nova/instances/_base", KEYRINGS["nova"]], "ceph", False),
+    ],
+)
+def test_a_compute_whose_disks_were_files_forgets_the_images_that_it_kept(
+    present: list[str], disks: str, leaves: bool
+) -> None:
+    sample = rendering.load("storage")
+    variables = sample.variables(HOST)
+    changes = {"preflight_facts": variables["preflight_facts"] | {"present": present}, "nova_compute_disks": disks}
+    assert sample.templar(HOST, changes).template(variables["nova_compute_leaves_files"]) is leaves
