@@ -33,6 +33,11 @@ def hosts_lines(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]])
     return [f"{_management_address(host, hostvars[host])} {host}" for host in hosts]
 
 
+def management_addresses(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the management address of each host, in their order."""
+    return [_management_address(host, hostvars[host]) for host in hosts]
+
+
 def _management_address(host: str, variables: Mapping[str, Any]) -> str:
     return str(variables.get("cloud_management_address") or variables.get("ansible_host") or host)
 
@@ -73,5 +78,6 @@ class FilterModule:
             "host_addresses": host_addresses,
             "hosts_lines": hosts_lines,
             "interface_with": interface_with,
+            "management_addresses": management_addresses,
             "prefix_length": prefix_length,
         }

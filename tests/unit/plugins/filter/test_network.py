@@ -47,6 +47,7 @@ def test_lines_for_etc_hosts() -> None:
         "10.0.0.14 nova4",
     ]
     assert filters.hosts_lines(["nova2"], hostvars) == ["10.0.0.12 nova2"]
+    assert filters.management_addresses(["nova2", "nova1"], hostvars) == ["10.0.0.12", "10.0.0.11"]
 
 
 def test_interfaces_and_their_addresses() -> None:
