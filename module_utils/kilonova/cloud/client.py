@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible.module_utils.kilonova.cloud.token_cache import KeptLogin
+from ansible.module_utils.kilonova.cloud.token_cache import KeptLogin, may_cache
 from ansible.module_utils.kilonova.system.dry_run import mariadb_is_deployed, not_looked_at
 from ansible.module_utils.kilonova.system.logs import unit_log
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from openstack.connection import Connection
 
 POLL_SECONDS = 0.5
+PREPARING = threading.Lock()
 SECRET_NAMES = ("password", "secret", "token", "passcode", "passphrase")
 
 CLIENT_ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -40,6 +42,15 @@ def connect(module: AnsibleModule) -> Connection:
 
     The module must include ``CLIENT_ARGUMENTS`` in its argument spec.
     """
+    # Threads that import the SDK at once would meet parts of it: its modules import each other.
+    with PREPARING:
+        connection = _prepare(module)
+    _authenticate(module, connection, str(connection.config.config.get("auth", {}).get("auth_url", "")))
+    return connection
+
+
+def _prepare(module: AnsibleModule) -> Connection:
+    """Return a connection that has not logged in yet."""
     # keystoneauth would import osprofiler, which takes 0.2 s. None in sys.modules stands for a missing module.
     sys.modules.setdefault("osprofiler", None)  # type: ignore[arg-type]
     try:
@@ -72,9 +83,7 @@ def connect(module: AnsibleModule) -> Connection:
     # Each of them is made once for a process, without a lock, when a thread first uses a service.
     region.get_prometheus_histogram()
     region.get_prometheus_counter()
-    connection = Connection(config=region)
-    _authenticate(module, connection, str(region.config.get("auth", {}).get("auth_url", "")))
-    return connection
+    return Connection(config=region)
 
 
 def is_first_deployment(module: AnsibleModule, **result: Any) -> bool:
@@ -128,7 +137,7 @@ def _authenticate(module: AnsibleModule, connection: Connection, auth_url: str) 
             session.invalidate()
             if not kept.use():
                 session.get_token()
-                if not module.check_mode:
+                if may_cache(module):
                     kept.keep()
             module.no_log_values.add(session.get_token())
             return

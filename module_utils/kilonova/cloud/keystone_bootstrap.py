@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kilonova.cloud.token_cache import TokenFile
+from ansible.module_utils.kilonova.cloud.token_cache import TokenFile, may_cache
 from ansible.module_utils.kilonova.system.dry_run import not_looked_at
 from ansible.module_utils.kilonova.system.locks import wait_for_earlier_call
 from ansible.module_utils.kilonova.system.logs import unit_log
@@ -156,7 +156,7 @@ def run(module: AnsibleModule) -> None:
     """Bootstrap the admin user if it cannot log in."""
     wait_for_earlier_call(module, "keystone_bootstrap")
     params = module.params
-    status = login_status(params, keep=False) if module.check_mode else wait_for_login(params)
+    status = login_status(params, keep=may_cache(module)) if module.check_mode else wait_for_login(params)
     interrupted = os.path.exists(BEGUN)
     if status == HTTPStatus.CREATED and not interrupted:
         module.exit_json(changed=False, reason="")

@@ -21,6 +21,7 @@ from ansible.module_utils.kilonova.cloud.catalog_plan import (
 )
 from ansible.module_utils.kilonova.cloud.client import CLIENT_ARGUMENTS, connect, is_first_deployment
 from ansible.module_utils.kilonova.cloud.identity import IdentityApi, IdentityError
+from ansible.module_utils.kilonova.cloud.token_cache import may_cache
 from ansible.module_utils.kilonova.system.locks import wait_for_earlier_call
 from ansible.module_utils.kilonova.system.logs import unit_log
 
@@ -185,7 +186,7 @@ def run(module: AnsibleModule) -> None:
     connection = connect(module)
     from keystoneauth1.exceptions import ClientException
 
-    api = IdentityApi(connection.session, connection.config.config["auth"]["auth_url"], keep=not module.check_mode)
+    api = IdentityApi(connection.session, connection.config.config["auth"]["auth_url"], keep=may_cache(module))
     try:
         with ThreadPoolExecutor(THREADS) as pool:
             if module.check_mode:

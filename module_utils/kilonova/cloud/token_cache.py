@@ -23,6 +23,11 @@ from ansible.module_utils.kilonova.system.locks import DIRECTORY
 TOKENS = os.path.join(DIRECTORY, "tokens")
 
 
+def may_cache(module: Any) -> bool:
+    """Return whether a module may cache tokens: not in a dry run, but in check mode within a run (service_check)."""
+    return bool(getattr(module, "may_cache", not module.check_mode))
+
+
 class TokenFile:
     """The cached token of one login, in a file that is named after a hash of the login, including the password."""
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -64,6 +65,8 @@ CHECKS: dict[str, ModuleType] = {
     "rabbitmq_definitions": rabbitmq_definitions,
     "sysctl_values": sysctl_values,
 }
+# They wait for APIs, and run beside the others.
+WAITING = ("keystone_bootstrap", "keystone_catalog", "cloud_resources")
 
 
 class Ended(SystemExit):
@@ -81,6 +84,7 @@ class CheckedModule:
         self._module = module
         self.params = params
         self.check_mode = True
+        self.may_cache = not module.check_mode
         self._diff = False
 
     def __getattr__(self, name: str) -> Any:
@@ -162,13 +166,22 @@ def check_services(
     begun = {name: {"begun": CHECKS[name].begin()} for name in names if hasattr(CHECKS[name], "begin")}
     foreign: list[str] = []
     written: list[str] = []
-    reasons = files_and_units(module, services, foreign, written) if services else {}
-    # Those that were begun come last.
-    checks = [(service["name"], check) for service in services for check in service["checks"]]
-    for service_name, check in sorted(checks, key=lambda one: one[1]["module"] in begun):
+
+    def look(check: Mapping[str, Any]) -> dict[str, Any]:
         name = check["module"]
         args = check["args"] | ({"pending": written} if "pending" in CHECKS[name].ARGUMENT_SPEC else {})
-        result = run_check(module, CHECKS[name], args, **begun.get(name, {}))
+        return run_check(module, CHECKS[name], args, **begun.get(name, {}))
+
+    checks = [(service["name"], check) for service in services for check in service["checks"]]
+    # Those that were begun come late, and last those that run beside the others.
+    checks.sort(key=lambda one: (one[1]["module"] in WAITING, one[1]["module"] in begun))
+    with ThreadPoolExecutor(len(WAITING)) as pool:
+        asked = [pool.submit(look, check) for _, check in checks if check["module"] in WAITING]
+        reasons = files_and_units(module, services, foreign, written) if services else {}
+        results = [look(check) for _, check in checks[: len(checks) - len(asked)]]
+        results += [each.result() for each in asked]
+    for (service_name, check), result in zip(checks, results, strict=True):
+        name = check["module"]
         foreign += result.get("foreign", [])
         if reason := reason_of(name, result):
             reasons[service_name].append(reason)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import functools
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import service_check as library
+from ansible.module_utils.kilonova.cloud.token_cache import may_cache
 from ansible.module_utils.kilonova.system import service_check
 from ansible.module_utils.kilonova.system.service_check import CheckedModule, check_services, reason_of, run_check
 
@@ -77,7 +79,7 @@ B = service("b", files=[{"dest": "/etc/b"}], units=[{"name": "b.service"}, {"nam
 
 
 def test_services_that_are_as_described_are_left_out(host: Host) -> None:
-    assert check_services(SimpleNamespace(), [A, B], {}) == {
+    assert check_services(SimpleNamespace(check_mode=False), [A, B], {}) == {
         "changed_services": [],
         "reasons": {},
         "foreign": [],
@@ -88,21 +90,21 @@ def test_services_that_are_as_described_are_left_out(host: Host) -> None:
 
 def test_foreign_drop_ins_make_no_service_a_changed_one(host: Host) -> None:
     host.foreign = ["a.service: drop-in /etc/systemd/system/a.service.d/site.conf"]
-    found = check_services(SimpleNamespace(), [A, B], {})
+    found = check_services(SimpleNamespace(check_mode=False), [A, B], {})
     assert (found["changed_services"], found["foreign"]) == ([], host.foreign)
 
 
 @pytest.mark.parametrize("verb", ["started", "enabled", "restarted"])
 def test_what_differs_is_a_reason_of_its_service(host: Host, verb: str) -> None:
     host.files, host.units = {"/etc/b"}, {"b.socket": verb}
-    found = check_services(SimpleNamespace(), [A, B], {})
+    found = check_services(SimpleNamespace(check_mode=False), [A, B], {})
     assert found["reasons"] == {"b": ["/etc/b", "b.socket"]}
     assert found["changed_services"] == ["b"]
 
 
 def test_one_service_that_cannot_be_compared_does_not_hide_the_others(host: Host) -> None:
     host.broken, host.units = "/etc/a", {"b.service": "started"}
-    assert check_services(SimpleNamespace(), [A, B], {})["reasons"] == {
+    assert check_services(SimpleNamespace(check_mode=False), [A, B], {})["reasons"] == {
         "a": ["config_files: /etc/a: the group does not exist"],
         "b": ["b.service"],
     }
@@ -127,7 +129,9 @@ def test_a_module_that_would_act_or_cannot_look_makes_its_service_a_changed_one(
     monkeypatch.setitem(service_check.CHECKS, "keystone_keys", code(lambda module: module.exit_json(**result)))
     if "failed" not in result:
         one = service("a", checks=[{"module": "keystone_keys", "args": {"name": "x"}}])
-        assert check_services(SimpleNamespace(), [one], {})["reasons"] == ({"a": [reason]} if reason else {})
+        assert check_services(SimpleNamespace(check_mode=False), [one], {})["reasons"] == (
+            {"a": [reason]} if reason else {}
+        )
 
 
 def test_a_module_runs_in_check_mode_with_its_own_validated_parameters() -> None:
@@ -153,7 +157,7 @@ def test_a_module_runs_in_check_mode_with_its_own_validated_parameters() -> None
     ],
 )
 def test_a_module_that_fails_says_why(run: Run, args: dict[str, Any], message: str) -> None:
-    result = run_check(SimpleNamespace(), code(run), args)
+    result = run_check(SimpleNamespace(check_mode=False), code(run), args)
     assert result["failed"] and message in result["msg"]
 
 
@@ -162,14 +166,14 @@ def test_an_interrupt_is_not_a_result() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_check(SimpleNamespace(), code(run), {"name": "x"})
+        run_check(SimpleNamespace(check_mode=False), code(run), {"name": "x"})
 
 
 def test_a_guest_counts_only_where_compute_verification_says_so(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     for verified in (True, False):
         fake = code(functools.partial(say, verified=verified))
         monkeypatch.setattr(service_check, "compute_verification", fake)
-        assert check_services(SimpleNamespace(), [], {"name": "x"})["verified"] is verified
+        assert check_services(SimpleNamespace(check_mode=False), [], {"name": "x"})["verified"] is verified
 
 
 @pytest.mark.parametrize("name", service_check.CHECKS)
@@ -187,7 +191,14 @@ def test_the_module_reads_what_its_action_plugin_encodes(host: Host, run_module:
 
 
 def test_a_stand_in_offers_what_the_real_module_has() -> None:
-    assert CheckedModule(SimpleNamespace(get_bin_path=lambda name: f"/bin/{name}"), {}).get_bin_path("ip") == "/bin/ip"
+    real = SimpleNamespace(get_bin_path=lambda name: f"/bin/{name}", check_mode=False)
+    assert CheckedModule(real, {}).get_bin_path("ip") == "/bin/ip"
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_tokens_are_cached_except_in_a_dry_run(dry_run: bool) -> None:
+    real = SimpleNamespace(check_mode=dry_run)
+    assert may_cache(real) is may_cache(CheckedModule(real, {})) is not dry_run
 
 
 def test_what_waits_for_a_program_is_begun_first_and_asked_last(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,6 +222,28 @@ def test_what_waits_for_a_program_is_begun_first_and_asked_last(host: Host, monk
     }
     monkeypatch.setattr(service_check, "CHECKS", checks)
     services = [A | {"checks": [{"module": "slow", "args": {}}]}, B | {"checks": [{"module": "quick", "args": {}}]}]
-    result = check_services(SimpleNamespace(), services, {})
+    result = check_services(SimpleNamespace(check_mode=False), services, {})
     assert order == ["begun", "quick", "asked with handle"]
     assert result["changed_services"] == [] and result["foreign"] == ["RabbitMQ: user guest"]
+
+
+def test_what_waits_for_apis_runs_beside_the_others(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = threading.Event()
+
+    def waits(module: Any) -> None:
+        assert looked.wait(60)
+        module.exit_json(changed=True, foreign=["Keystone: user guest"])
+
+    def local(module: Any) -> None:
+        looked.set()
+        module.exit_json(changed=False, foreign=["sysctl"])
+
+    checks = {
+        "cloud_resources": SimpleNamespace(ARGUMENT_SPEC={}, run=waits),
+        "local": SimpleNamespace(ARGUMENT_SPEC={}, run=local),
+    }
+    monkeypatch.setattr(service_check, "CHECKS", checks)
+    services = [A | {"checks": [{"module": name, "args": {}} for name in checks]}]
+    result = check_services(SimpleNamespace(check_mode=False), services, {})
+    assert result["reasons"] == {"a": ["cloud_resources would change something"]}
+    assert result["foreign"] == ["sysctl", "Keystone: user guest"]
