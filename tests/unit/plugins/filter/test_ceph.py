@@ -43,3 +43,38 @@ def test_the_identifier_is_a_uuid() -> None:
 def test_an_empty_secret_is_refused(make: Callable[[str], str]) -> None:
     with pytest.raises(AnsibleFilterError, match="is empty"):
         make("")
+
+
+CLIENTS = {
+    "nova": {"group": "nova", "hosts": ["compute"], "writes": ["vms"], "reads": ["images"]},
+    "glance": {"group": "glance", "hosts": ["controller"], "writes": ["images"], "reads": []},
+}
+KEYS = {"nova": "key-1", "glance": "key-2"}
+
+
+def test_clients_have_the_least_rights() -> None:
+    nova, glance = ceph.ceph_entities(CLIENTS, KEYS)
+    assert nova == {
+        "name": "client.nova",
+        "key": "key-1",
+        "caps": {
+            "mon": "profile rbd",
+            "osd": "profile rbd pool=vms, profile rbd-read-only pool=images",
+            "mgr": "profile rbd pool=vms",
+        },
+    }
+    assert glance["caps"]["osd"] == "profile rbd pool=images"
+
+
+def test_keyrings_are_for_the_group_of_the_service() -> None:
+    assert ceph.ceph_keyrings(CLIENTS, {"nova": "key-1"})["nova"] == {
+        "dest": "/etc/ceph/ceph.client.nova.keyring",
+        "content": "[client.nova]\n\tkey = key-1\n",
+        "group": "nova",
+        "mode": "0640",
+    }
+
+
+def test_a_host_checks_the_keys_that_it_has() -> None:
+    assert [one["name"] for one in ceph.ceph_access(CLIENTS, KEYS, ["compute", "lab"])] == ["nova"]
+    assert [one["name"] for one in ceph.ceph_access(CLIENTS, KEYS, ["controller", "compute"])] == ["nova", "glance"]
