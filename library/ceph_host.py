@@ -11,8 +11,9 @@ version_added: "0.1.0"
 description:
   - To be run on another storage host. Refuses what would keep data from being read and written, what would leave
     objects with fewer copies than their pools ask for, and what would leave monitors without a majority.
-  - Starts and stops nothing.
+  - Starts and stops nothing. A dry run refuses what a run would.
 author: The Kilonova authors (@kilonova)
+extends_documentation_fragment: [ceph_cluster]
 options:
   name:
     description: Name of the host in the crush map, which is its host name without a domain.
@@ -36,9 +37,6 @@ options:
     type: int
     default: 1800
 attributes:
-  check_mode:
-    support: full
-    description: Refuses as without it, and waits for nothing.
   diff_mode:
     support: none
     description: There is nothing to show.

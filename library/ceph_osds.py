@@ -13,8 +13,9 @@ description:
     run, and waits until the cluster says that they are up.
   - Refuses to make one on anything that holds data, and to make one anew that has been in the cluster and whose data
     are gone. Nothing is done on the host while one of its OSDs is refused.
-  - Deletes nothing that has ever been up.
+  - Deletes nothing that has ever been up. What a dry run would refuse is in RV(needs_you).
 author: The Kilonova authors (@kilonova)
+extends_documentation_fragment: [ceph_cluster]
 options:
   host:
     description: Name of the host, for messages.
@@ -57,18 +58,14 @@ options:
     elements: path
     default: []
   timeout:
-    description: >-
-      Seconds to wait for a quorum, for permission to restart, and for OSDs to be up. A dry run waits 5 for a quorum.
+    description: Seconds to wait for a quorum, for permission to restart, and for OSDs to be up.
     type: int
     default: 300
 attributes:
-  check_mode:
-    support: full
-    description: What would be refused is in RV(needs_you).
   diff_mode:
     support: full
-notes:
-  - Needs the key of C(client.admin), and for block devices that of C(client.bootstrap-osd).
+requirements:
+  - for block devices, the key of C(client.bootstrap-osd)
 """
 
 EXAMPLES = r"""

@@ -9,10 +9,12 @@ module: ceph_pools
 short_description: Keep settings, crush rule, pools and keys of a Ceph cluster as wanted
 version_added: "0.1.0"
 description:
-  - Reads all of them from the monitors, and changes what differs. To be run on a host with the key of C(client.admin).
+  - Reads all of them from the monitors, and changes what differs.
   - Nothing is deleted, and no pool gets fewer copies of its objects than it has. Where the parameters want fewer,
     RV(needs_you) says so.
+  - A dry run before Ceph is on the host predicts everything.
 author: The Kilonova authors (@kilonova)
+extends_documentation_fragment: [ceph_cluster]
 options:
   monitor:
     description: Name of a monitor to wait for until it is in the quorum.
@@ -84,13 +86,10 @@ options:
         type: dict
         required: true
   timeout:
-    description: Seconds to wait for a quorum. A dry run waits 5.
+    description: Seconds to wait for a quorum.
     type: int
     default: 120
 attributes:
-  check_mode:
-    support: full
-    description: Before Ceph is on the host, predicts everything.
   diff_mode:
     support: full
     description: Keys are not shown.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -265,6 +266,34 @@ def test_nobody_says_where_the_data_of_an_image_is(on_cloud: Callable[..., Any])
     assert place.startswith("rbd://") and "@" not in place and place.endswith("/snap")
 
 
+@dataclass
+class Move:
+    """A guest that moves between computes, and what tells whether its disk stays the same."""
+
+    guest: dict[str, Any]
+    on_cloud: Callable[..., Any]
+    in_guest: Callable[[str, str], str]
+    compute_of: Callable[[str], Any]
+
+    def disk(self, host: str) -> str:
+        """Return the identifier of its disk in Ceph, as a compute sees it."""
+        return str(info(self.compute_of(host), self.guest["id"])["id"])
+
+    def kept(self) -> bool:
+        """Return whether its file is there."""
+        return self.in_guest(self.guest["address"], f"sudo cat {FILE}").strip() == "kept"
+
+
+@pytest.fixture(scope="module")
+def move(
+    guest: dict[str, Any],
+    on_cloud: Callable[..., Any],
+    in_guest: Callable[[str, str], str],
+    compute_of: Callable[[str], Any],
+) -> Move:
+    return Move(guest, on_cloud, in_guest, compute_of)
+
+
 @pytest.fixture(scope="module")
 def computes(hosts_sites: tuple[Any, ...]) -> list[str]:
     found = [site.name for site in hosts_sites if "compute" in site.groups]
@@ -273,15 +302,9 @@ def computes(hosts_sites: tuple[Any, ...]) -> list[str]:
     return found
 
 
-def test_a_live_migration_copies_no_disk(
-    guest: dict[str, Any],
-    computes: list[str],
-    on_cloud: Callable[..., Any],
-    in_guest: Callable[[str, str], str],
-    compute_of: Callable[[str], Any],
-) -> None:
-    before = info(compute_of(guest["host"]), guest["id"])
-    server = on_cloud(
+def test_a_live_migration_copies_no_disk(move: Move, computes: list[str]) -> None:
+    before = move.disk(move.guest["host"])
+    server = move.on_cloud(
         """
 server, = ARGUMENTS
 before = nova.get_server(server).compute_host
@@ -289,31 +312,25 @@ nova.live_migrate_server(server, host=None, block_migration="auto")
 wait(lambda: nova.get_server(server).compute_host != before, 300, "the migration")
 print(json.dumps({"host": settled(server).compute_host}))
 """,
-        guest["id"],
+        move.guest["id"],
     )
-    assert server["host"] != guest["host"]
+    assert server["host"] != move.guest["host"]
     # The same object in Ceph, and no file on either compute.
-    assert info(compute_of(server["host"]), guest["id"])["id"] == before["id"]
+    assert move.disk(server["host"]) == before
     for name in computes:
-        assert not compute_of(name).file(f"/var/lib/nova/instances/{guest['id']}/disk").exists
-    assert in_guest(guest["address"], f"sudo cat {FILE}").strip() == "kept"
+        assert not move.compute_of(name).file(f"/var/lib/nova/instances/{move.guest['id']}/disk").exists
+    assert move.kept()
 
 
-def test_an_evacuation_keeps_the_file(
-    guest: dict[str, Any],
-    computes: list[str],
-    on_cloud: Callable[..., Any],
-    in_guest: Callable[[str, str], str],
-    compute_of: Callable[[str], Any],
-) -> None:
+def test_an_evacuation_keeps_the_file(move: Move, computes: list[str]) -> None:
     """The guest ends as with its host, and Nova hears nothing of its compute any more."""
-    now = on_cloud(DESCRIBE, NAME)
-    dead = compute_of(now["host"])
-    before = info(dead, guest["id"])
+    now = move.on_cloud(DESCRIBE, NAME)
+    dead = move.compute_of(now["host"])
+    before = move.disk(now["host"])
     dead.check_output("systemctl stop nova-compute")
     try:
-        dead.check_output("virsh destroy %s", guest["id"])
-        after = on_cloud(
+        dead.check_output("virsh destroy %s", move.guest["id"])
+        after = move.on_cloud(
             """
 name, compute = ARGUMENTS
 service = next(one for one in nova.services(binary="nova-compute") if one.host == compute)
@@ -330,7 +347,7 @@ print(json.dumps({"host": server.compute_host}))
         )
     finally:
         dead.check_output("systemctl start nova-compute")
-        on_cloud(
+        move.on_cloud(
             """
 found = lambda: next(one for one in nova.services(binary="nova-compute") if one.host == ARGUMENTS[0])
 def counts_again():
@@ -346,5 +363,5 @@ wait(lambda: found().state == "up", 180, "the return of the compute")
             now["host"],
         )
     assert after["host"] != now["host"]
-    assert in_guest(guest["address"], f"sudo cat {FILE}").strip() == "kept"
-    assert info(compute_of(after["host"]), guest["id"])["id"] == before["id"]
+    assert move.kept()
+    assert move.disk(after["host"]) == before

@@ -16,6 +16,8 @@ KEYRING = "/etc/ceph/ceph.client.admin.keyring"
 # Seconds that an answer may take.
 TIMEOUT = 15
 POLL_SECONDS = 1.0
+# Seconds that a dry run waits for a quorum.
+DRY_RUN_TIMEOUT = 5
 
 
 class CephError(Exception):

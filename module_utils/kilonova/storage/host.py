@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kilonova.storage.cluster import POLL_SECONDS, CephError, Cluster, reach
+from ansible.module_utils.kilonova.storage.cluster import DRY_RUN_TIMEOUT, POLL_SECONDS, CephError, Cluster, reach
 from ansible.module_utils.kilonova.storage.health import osds_of
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -23,6 +23,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "state": {"type": "str", "required": True, "choices": ["maintenance", "in_service", "drained", "absent"]},
     "timeout": {"type": "int", "default": 1800},
 }
+# Seconds to wait for a quorum.
+TIMEOUT = 30
 # How full the other hosts may become.
 FULL = 0.85
 
@@ -219,7 +221,7 @@ def run(module: AnsibleModule) -> None:
     """Bring the host to the state."""
     params = module.params
     try:
-        cluster = reach(30)
+        cluster = reach(DRY_RUN_TIMEOUT if module.check_mode else TIMEOUT)
         state = read(cluster, params["name"])
         changes = STATES[params["state"]](module, cluster, state, params)
     except CephError as error:

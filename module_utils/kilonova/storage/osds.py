@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kilonova.storage.cluster import POLL_SECONDS, CephError, Cluster, reach
+from ansible.module_utils.kilonova.storage.cluster import DRY_RUN_TIMEOUT, POLL_SECONDS, CephError, Cluster, reach
 from ansible.module_utils.kilonova.storage.data import device
 from ansible.module_utils.kilonova.storage.osd_plan import AGAIN, KEEP, MAKE, PRIME, Known, Local, Refused, decide
 from ansible.module_utils.kilonova.storage.sizes import bytes_of
@@ -47,7 +47,6 @@ ARGUMENT_SPEC: dict[str, Any] = {
 }
 DIRECTORIES = "/var/lib/ceph/osd"
 USER = "ceph"
-DRY_RUN_TIMEOUT = 5
 
 
 def known_osds(dump: Mapping[str, Any]) -> dict[str, Known]:

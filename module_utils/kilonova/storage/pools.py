@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kilonova.storage.cluster import POLL_SECONDS, CephError, Cluster, reach
+from ansible.module_utils.kilonova.storage.cluster import DRY_RUN_TIMEOUT, POLL_SECONDS, CephError, Cluster, reach
 from ansible.module_utils.kilonova.system.dry_run import not_looked_at
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -53,8 +53,6 @@ ARGUMENT_SPEC: dict[str, Any] = {
     },
     "timeout": {"type": "int", "default": 120},
 }
-# Seconds that a dry run waits for an answer.
-DRY_RUN_TIMEOUT = 5
 
 
 @dataclass
