@@ -9,7 +9,7 @@ import subprocess
 from typing import Any
 
 SECONDS = 20
-COPY = "none: a copy. Its image is not raw, or Glance does not tell Nova where it is (show_image_direct_url)"
+COPY = "none: a copy. The image is not raw, or Glance does not tell where it is (show_image_direct_url)"
 
 
 def describe(source: str, user: str) -> dict[str, Any]:
