@@ -51,9 +51,13 @@ options:
         type: str
         default: "%"
       password:
-        description: Password, not empty. It may contain any character.
+        description: Password. It may contain any character. A user has either a password or O(users[].unix_socket).
         type: str
-        required: true
+        default: ""
+      unix_socket:
+        description: Whether the system user of the same name logs in over the socket, without a password.
+        type: bool
+        default: false
       other_password:
         description:
           - A second password that opens the account as well, while clients change from one to the other. Empty for

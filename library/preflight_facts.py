@@ -106,6 +106,7 @@ facts:
     guest_disks: {local: [1ca6bbcd-5f9d-4e1d-9d14-954c2e40cc7e], ceph: []}
     silent_peers: []
     ceph_data: [/var/lib/ceph/mon/ceph-node1]
+    galera: {uuid: "", databases: [], alone: false}
     ceph_fsids: [5b3e6f52-5d2a-4f0e-9d1b-6f8c9f1c2d3e]
     devices:
       /dev/sdb: {kind: block, real: /dev/sdb, osd: "", size_mib: 953869, read_only: false, mounts: [], holds: [ext4]}
@@ -127,6 +128,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.kilonova.database.galera import galera_data
 from ansible.module_utils.kilonova.network.ssh_connection import ssh_connection
 from ansible.module_utils.kilonova.storage.data import ceph_data, device
 
@@ -440,6 +442,7 @@ def collect(
         "guest_disks": guest_disks(),
         "silent_peers": [peer for peer in peers if not answers(peer)],
         "ceph_data": ceph_data(devices),
+        "galera": galera_data(),
         "ceph_fsids": sorted({read(path) for path in glob.glob("/var/lib/ceph/osd/*/ceph_fsid")}),
         "devices": {path: device(path) for path in devices},
     }

@@ -89,11 +89,6 @@ def ceph_osds(devices: Iterable[Any], fsid: str, host: str, seed: str) -> list[d
     return found
 
 
-def ceph_data(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str] | None]:
-    """Return what of a cluster each host has, None for a host that preflight has not reached."""
-    return {host: (hostvars[host].get("preflight_facts") or {}).get("ceph_data") for host in hosts}
-
-
 class FilterModule:
     """Entry point for Ansible."""
 
@@ -101,7 +96,6 @@ class FilterModule:
         return {
             "ceph_access": ceph_access,
             "ceph_client_keys": ceph_client_keys,
-            "ceph_data": ceph_data,
             "ceph_entities": ceph_entities,
             "ceph_fsid": ceph_fsid,
             "ceph_key": ceph_key,

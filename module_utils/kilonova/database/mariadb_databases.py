@@ -52,7 +52,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
         "options": {
             "name": {"type": "str", "required": True},
             "host": {"type": "str", "default": "%"},
-            "password": {"type": "str", "required": True, "no_log": True},
+            "password": {"type": "str", "default": "", "no_log": True},
+            "unix_socket": {"type": "bool", "default": False},
             "other_password": {"type": "str", "default": "", "no_log": True},
             "privileges": {
                 "type": "list",

@@ -13,6 +13,8 @@ from ansible.module_utils.kilonova.database.mariadb import identifier, literal
 ALL = "ALL PRIVILEGES"
 GRANT_OPTION = "GRANT OPTION"
 PLUGIN = "mysql_native_password"
+# In place of hashes: the system user of the same name logs in over the socket, and nobody else.
+SOCKET_PLUGIN = "unix_socket"
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 MASK = "***"
 
@@ -64,6 +66,8 @@ def stored_hashes(priv: dict[str, Any]) -> frozenset[str]:
     The list stays, with this entry alone, when the account has one way again.
     """
     ways = [way or priv for way in priv.get("auth_or") or [{}]]
+    if not priv.get("account_locked") and [way.get("plugin") for way in ways] == [SOCKET_PLUGIN]:
+        return frozenset({SOCKET_PLUGIN})
     if priv.get("account_locked") or any(way.get("plugin") != PLUGIN for way in ways):
         return frozenset()
     hashes = frozenset(str(way.get("authentication_string", "")) for way in ways)
@@ -126,6 +130,8 @@ def plan_user(plan: Plan, state: State, user: dict[str, Any]) -> None:
     passwords = [password for password in (user["password"], user.get("other_password")) if password]
     hashes = [password_hash(password) for password in dict.fromkeys(passwords)]
     by_password = "IDENTIFIED VIA " + " OR ".join(f"{PLUGIN} USING {literal(one)}" for one in hashes)
+    if user.get("unix_socket"):
+        hashes, by_password = [SOCKET_PLUGIN], f"IDENTIFIED VIA {SOCKET_PLUGIN}"
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}
     if account is None:
@@ -205,5 +211,7 @@ def problems(params: dict[str, Any]) -> list[str]:
     users = [f"user {grantee(user['name'], user['host'])}" for user in params["users"]]
     names = [*users, *(f"database {database['name']}" for database in params["databases"])]
     found = [f"{name} is listed {names.count(name)} times" for name in dict.fromkeys(names) if names.count(name) > 1]
-    empty = [user for user, entry in zip(users, params["users"], strict=True) if not entry["password"]]
-    return found + [f"the password of {user} is empty" for user in empty]
+    for user, entry in zip(users, params["users"], strict=True):
+        if bool(entry["password"]) == bool(entry.get("unix_socket")):
+            found.append(f"{user} needs either a password or unix_socket")
+    return found

@@ -21,7 +21,7 @@ from ansible.module_utils.kilonova.cloud import (
     nova_cells,
 )
 from ansible.module_utils.kilonova.config import config_files
-from ansible.module_utils.kilonova.database import mariadb_databases, openstack_schemas
+from ansible.module_utils.kilonova.database import galera, mariadb_databases, openstack_schemas
 from ansible.module_utils.kilonova.guest_image import image as guest_image
 from ansible.module_utils.kilonova.libvirt import probe as libvirt_probe
 from ansible.module_utils.kilonova.libvirt import secrets as libvirt_secrets
@@ -48,6 +48,7 @@ CHECKS: dict[str, ModuleType] = {
     "cloud_resources": cloud_resources,
     "compute_id": compute_id,
     "firewall_tables": firewall_tables,
+    "galera_member": galera,
     "guest_image": guest_image,
     "keystone_bootstrap": keystone_bootstrap,
     "keystone_catalog": keystone_catalog,

@@ -29,6 +29,9 @@ def maps() -> dict[str, dict[str, Any]]:
         content = yaml.safe_load(path.read_text())
         if f"{role}_service" in content:
             found[role] = content[f"{role}_service"]
+            if isinstance(found[role].get("ports"), str):
+                # Where not all clouds have them, they are in variables of their own.
+                found[role]["ports"] = [port for name in content if name.endswith("_ports") for port in content[name]]
     return found
 
 

@@ -115,7 +115,8 @@ def test_hashes_of_an_account_with_several_ways_to_log_in() -> None:
 @pytest.mark.parametrize(
     "priv",
     [
-        {"plugin": "unix_socket"},
+        {"plugin": "ed25519", "authentication_string": "X"},
+        {"plugin": "unix_socket", "account_locked": True},
         {"plugin": "mysql_native_password", "authentication_string": "*X", "account_locked": True},
         {"plugin": "mysql_native_password", "authentication_string": "*X", "auth_or": [{}, {"plugin": "unix_socket"}]},
         {"plugin": "mysql_native_password", "authentication_string": ""},
@@ -123,6 +124,17 @@ def test_hashes_of_an_account_with_several_ways_to_log_in() -> None:
 )
 def test_an_account_with_another_way_in_counts_as_different(priv: dict[str, Any]) -> None:
     assert stored_hashes(priv) == frozenset()
+
+
+def test_an_account_of_a_system_user() -> None:
+    wanted = params()
+    wanted["users"] = [{"name": "haproxy", "host": "localhost", "password": "", "unix_socket": True, "privileges": []}]
+    assert problems(wanted) == []
+    (step,) = make_plan(server(), wanted).steps
+    assert step[1] == "CREATE USER 'haproxy'@'localhost' IDENTIFIED VIA unix_socket"
+    state = server()
+    state.accounts[("haproxy", "localhost")] = Account(stored_hashes({"plugin": "unix_socket"}))
+    assert make_plan(state, wanted).steps == []
 
 
 def test_privileges_beyond_the_listed_ones_are_revoked_after_the_grants() -> None:
@@ -179,7 +191,8 @@ def test_contradictions_are_found() -> None:
     wanted = params()
     wanted["users"] = [*wanted["users"], {**wanted["users"][0], "password": ""}]
     assert problems(params()) == []
-    assert problems(wanted) == ["user 'nova'@'%' is listed 2 times", "the password of user 'nova'@'%' is empty"]
+    neither = "user 'nova'@'%' needs either a password or unix_socket"
+    assert problems(wanted) == ["user 'nova'@'%' is listed 2 times", neither]
 
 
 def test_names_are_quoted() -> None:
