@@ -1,0 +1,93 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""The database of several controllers, and that one controller has nothing of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from plugins.filter.services import reachable_ports
+from tests.render import rendering
+
+HOST = "cloud1"
+OTHERS = {"sto2": "192.0.2.32", "sto3": "192.0.2.33"}
+
+
+def load(**changes: Any) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """The maps of MariaDB and HAProxy, and their files, with other values of variables."""
+    base = rendering.load("storage")
+    variables = {**base.variables(HOST), **changes}
+    sample = rendering.Sample(base.loader, base.inventory, base.variable_manager, base.play, base.roles)
+    sample.variables = lambda host: variables  # type: ignore[method-assign]
+    maps = {one["name"]: one for one in sample.services(HOST) if one["name"] in ("mariadb", "haproxy")}
+    texts = [file for one in maps.values() for file in sample.render(HOST, one, variables)]
+    return maps, {file.dest: file.text for file in texts if file.text is not None}
+
+
+@pytest.fixture(scope="module")
+def clustered() -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    addresses = ["192.0.2.10", *OTHERS.values()]
+    return load(
+        cloud_clustered=True, cloud_controllers=[HOST, *OTHERS], cloud_controller_addresses=addresses, cloud_lead="sto2"
+    )
+
+
+def test_one_controller_has_nothing_of_it() -> None:
+    maps, texts = load()
+    mariadb = maps["mariadb"]
+    assert mariadb["packages"] == ["mariadb-server", "python3-pymysql"]
+    assert [unit["name"] for unit in mariadb["units"]] == ["mariadb.service"]
+    assert [port["name"] for port in mariadb["ports"]] == ["mariadb"]
+    assert [check["module"] for check in mariadb["checks"]] == ["mariadb_databases", "openstack_schemas"]
+    assert not [path for path in texts if "galera" in path or path.startswith("/etc/mysql/kilonova")]
+    assert "\nport" not in texts["/etc/mysql/mariadb.conf.d/90-kilonova.cnf"]
+    assert "listen database" not in texts["/etc/haproxy/haproxy.cfg"]
+
+
+def test_mariadb_is_reached_through_haproxy_only(clustered: tuple[Any, dict[str, str]]) -> None:
+    text = clustered[1]["/etc/mysql/mariadb.conf.d/90-kilonova.cnf"]
+    assert "bind-address = 127.0.0.1\n" in text and "port = 3307\n" in text
+    proxy = clustered[1]["/etc/haproxy/haproxy.cfg"]
+    assert "    bind 127.0.0.1:3306\n" in proxy
+    binds = [line for line in proxy.splitlines() if "bind 192.0.2.10:330" in line]
+    assert len(binds) == 2 and all("verify required" in line and "ca-file" in line for line in binds)
+
+
+def test_one_member_is_written_to(clustered: tuple[Any, dict[str, str]]) -> None:
+    section = clustered[1]["/etc/haproxy/haproxy.cfg"].partition("\nlisten database\n")[2]
+    servers = [line.split() for line in section.splitlines() if line.startswith("    server ")]
+    assert [(line[1], line[2], line[-1] == "backup") for line in servers] == [
+        ("cloud1", "192.0.2.10:3306", False),
+        ("sto2", "192.0.2.32:3306", True),
+        ("sto3", "192.0.2.33:3306", True),
+    ]
+    assert all(line[line.index("verifyhost") + 1] == line[1] for line in servers)
+    assert "verify required" in section and "httpchk" in section
+
+
+def test_galera_verifies_its_peers(clustered: tuple[Any, dict[str, str]]) -> None:
+    text = clustered[1]["/etc/mysql/mariadb.conf.d/91-kilonova-galera.cnf"]
+    assert "wsrep_cluster_address = gcomm://192.0.2.10,192.0.2.32,192.0.2.33\n" in text
+    assert "socket.ssl=yes;socket.ssl_ca=/etc/mysql/kilonova/ca.pem;" in text
+    assert "gmcast.listen_addr=ssl://192.0.2.10:4567" in text
+    assert text.partition("[sst]")[2].split() == [
+        *("encrypt", "=", "3", "tca", "=", "/etc/mysql/kilonova/ca.pem"),
+        *("tcert", "=", "/etc/mysql/kilonova/member.pem", "tkey", "=", "/etc/mysql/kilonova/member.pem.key"),
+    ]
+    assert "innodb_flush_log_at_trx_commit = 1\n" in text
+    members = json.loads(clustered[1]["/etc/mysql/kilonova/cluster.json"])["members"]
+    assert members == {HOST: "192.0.2.10", **OTHERS}
+
+
+def test_only_controllers_reach_its_ports(clustered: tuple[dict[str, Any], Any]) -> None:
+    ports = {port["name"]: port for port in reachable_ports([clustered[0]["mariadb"]])}
+    assert ports["mariadb-member"]["from"] == []
+    others = {name: port["from"] for name, port in ports.items() if name != "mariadb-member"}
+    assert others == dict.fromkeys(["mariadb", "mariadb-health", "galera", "galera-ist", "galera-sst"], ["controller"])
+
+
+def test_what_is_shared_is_checked_on_the_lead(clustered: tuple[dict[str, Any], Any]) -> None:
+    assert [check["module"] for check in clustered[0]["mariadb"]["checks"]] == ["galera_member"]
