@@ -76,7 +76,7 @@ def occupied_ports(services: Iterable[Service], proxy: str) -> list[dict[str, An
         for service in services
         for port in service.get("ports", [])
         # Plain ports are open only while an earlier deployment holds them. Any process may hold a port of a range.
-        if not port.get("plain") and not port.get("last")
+        if not port.get("plain") and not port.get("last") and port.get("protocol") != "vrrp"
     ]
 
 

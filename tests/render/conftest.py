@@ -8,7 +8,7 @@ import pytest
 
 from tests.render import rendering
 
-INVENTORIES = ("all_in_one", "multihost", "storage")
+INVENTORIES = ("all_in_one", "clustered", "multihost", "storage")
 
 
 @pytest.fixture(scope="session", params=INVENTORIES)
