@@ -38,12 +38,6 @@ options:
     description: What to rotate, as a list or as a text with commas. Empty for all. For O(state=begun).
     type: raw
     default: []
-  keystone_keys:
-    description:
-      - Number of the newest key of each kind (C(fernet), C(credential)) that Keystone has. For O(state=begun), which
-        keeps them. A run after a killed one finds out by them whether keys were rotated.
-    type: dict
-    default: {}
   length:
     description: Characters of a generated secret, letters and digits.
     type: int

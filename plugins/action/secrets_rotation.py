@@ -27,7 +27,6 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "state": {"type": "str", "choices": list(STATES), "required": True},
     "classes": {"type": "dict", "default": {}},
     "rotate": {"type": "raw", "default": []},
-    "keystone_keys": {"type": "dict", "default": {}},
     "length": {"type": "int", "default": 32},
 }
 
@@ -72,10 +71,7 @@ class ActionModule(ActionBase):
             return secret_rotation.advance(content, state)
         classes = {"".join(word): ["".join(name) for name in names] for word, names in arguments["classes"].items()}
         words = secret_rotation.words_of(arguments["rotate"])
-        keys = {"".join(kind): int(number) for kind, number in arguments["keystone_keys"].items()}
-        started = secret_rotation.begin(
-            content, classes, words, lambda: secrets_store.generate(arguments["length"]), keys
-        )
+        started = secret_rotation.begin(content, classes, words, lambda: secrets_store.generate(arguments["length"]))
         if not content.get(secret_rotation.ROTATION):
             names = list(started[secret_rotation.ROTATION]["other"])
             secret_rotation.check_given(names, content, used, arguments["path"])

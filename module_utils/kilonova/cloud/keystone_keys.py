@@ -1,32 +1,36 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Create Keystone's key repositories."""
+"""Converge Keystone's key repositories.
+
+Documented in library/keystone_keys.py.
+"""
 
 from __future__ import annotations
 
-import base64
 import os
 import pwd
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.kilonova.cloud import derived_keys
 
 ARGUMENT_SPEC: dict[str, Any] = {
-    "repositories": {"type": "list", "elements": "path", "required": True},
+    "seed": {"type": "str", "required": True, "no_log": True},
+    "other_seeds": {"type": "list", "elements": "str", "default": [], "no_log": True},
+    "token_repository": {"type": "path", "default": "/etc/keystone/fernet-keys"},
+    "credential_repository": {"type": "path", "default": "/etc/keystone/credential-keys"},
+    "period_days": {"type": "int", "required": True},
+    "keep_seconds": {"type": "int", "required": True},
+    "encrypts": {"type": "bool", "default": False},
+    "encrypted": {"type": "bool", "default": False},
     "owner": {"type": "str", "default": "keystone"},
 }
-STAGED, FIRST_PRIMARY = "0", "1"
-KEY_BYTES = 32
-
-
-def missing_keys(names: list[str]) -> list[str]:
-    """Return the keys to create in a repository that holds these files."""
-    keys = [name for name in names if name.isdigit()]
-    missing = [] if STAGED in keys else [STAGED]
-    # Any other key can be the primary one.
-    return missing if set(keys) - {STAGED} else [*missing, FIRST_PRIMARY]
+# Of the key that all stored credentials are encrypted with.
+MARK = "encrypted-with"
+FOR_EVER = -1
 
 
 def exposed(path: Path, uid: int) -> bool:
@@ -35,48 +39,59 @@ def exposed(path: Path, uid: int) -> bool:
     return found.st_uid != uid or bool(stat.S_IMODE(found.st_mode) & 0o077)
 
 
-def make_key(path: Path, uid: int, gid: int) -> None:
-    """Write a new key atomically."""
-    # Keystone ignores files whose names are not numbers.
-    temporary = path.with_name(f"{path.name}.tmp")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as stream:
-        os.fchown(handle, uid, gid)
-        stream.write(base64.urlsafe_b64encode(os.urandom(KEY_BYTES)))
-        stream.flush()
-        os.fsync(handle)
-    temporary.rename(path)
+def marked(repository: Path) -> str:
+    """Return what stands for the key that credentials are encrypted with."""
+    try:
+        return (repository / MARK).read_text()
+    except OSError:
+        return ""
 
 
 def run(module: AnsibleModule) -> None:
-    """Create the keys that are missing, and take those that others may read away from them."""
-    repositories = [Path(path) for path in module.params["repositories"]]
-    present = {path: sorted(path.iterdir()) if path.is_dir() else [] for path in repositories}
-    missing = [path / name for path in repositories for name in missing_keys([key.name for key in present[path]])]
+    """Write the keys that are wanted, and take those that others may read away from them."""
+    params = module.params
+    tokens, credentials = (Path(params[f"{kind}_repository"]) for kind in ("token", "credential"))
+    now, keep = time.time(), params["keep_seconds"]
+    seeds = (params["seed"], params["other_seeds"])
+    wanted = {
+        tokens: (derived_keys.token_keys(*seeds, params["period_days"], keep, now), keep),
+        credentials: (derived_keys.credential_keys(*seeds), FOR_EVER),
+    }
+    found = {path: derived_keys.read(path) for path in wanted}
+    plans = {path: derived_keys.plan(keys, *found[path], kept, now) for path, (keys, kept) in wanted.items()}
+    made = [str(path / str(number)) for path, todo in plans.items() for number, _ in todo.write]
+    removed = [str(path / str(number)) for path, todo in plans.items() for number in todo.remove]
+    mark = derived_keys.digest(wanted[credentials][0].primary)
+    # Nothing was encrypted without keys.
+    fresh = not found[credentials][0]
+    encrypt = params["encrypts"] and not fresh and marked(credentials) != mark
+    changed = bool(made or removed or encrypt)
     try:
-        owner = pwd.getpwnam(module.params["owner"])
+        owner = pwd.getpwnam(params["owner"])
     except KeyError:
         if not module.check_mode:
-            module.fail_json(msg=f"The user {module.params['owner']} does not exist; is Keystone installed?")
-        module.exit_json(changed=bool(missing), made=[str(key) for key in missing], changes=[])
+            module.fail_json(msg=f"The user {params['owner']} does not exist; is Keystone installed?")
+        module.exit_json(changed=changed, made=made, removed=removed, changes=[], encrypt=encrypt)
     there = [
         path
-        for one in repositories
+        for one in wanted
         if one.is_dir()
-        for path in (one, *(key for key in present[one] if key.name.isdigit()))
+        for path in (one, *(key for key in sorted(one.iterdir()) if key.name.isdigit()))
     ]
     open_paths = [path for path in there if exposed(path, owner.pw_uid)]
     if not module.check_mode:
-        for key in missing:
-            if not key.parent.is_dir():
-                key.parent.mkdir(mode=0o700)
-                os.chown(key.parent, owner.pw_uid, owner.pw_gid)
-            make_key(key, owner.pw_uid, owner.pw_gid)
         for path in open_paths:
             os.chown(path, owner.pw_uid, owner.pw_gid)
             path.chmod(0o700 if path.is_dir() else 0o600)
+        for path, (keys, kept) in wanted.items():
+            derived_keys.converge(path, keys, kept, owner.pw_uid, owner.pw_gid, now)
+        if fresh or params["encrypted"]:
+            derived_keys.write(credentials / MARK, mark, owner.pw_uid, owner.pw_gid)
+            encrypt = False
     module.exit_json(
-        changed=bool(missing or open_paths),
-        made=[str(key) for key in missing],
+        changed=changed or bool(open_paths),
+        made=made,
+        removed=removed,
         changes=[f"owner and mode of {path}" for path in open_paths],
+        encrypt=encrypt,
     )

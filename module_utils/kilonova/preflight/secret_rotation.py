@@ -14,7 +14,7 @@ ROTATION, SECOND = "secrets_rotation", "secrets_second_accounts"
 # add: new secrets open as well. use: everything uses them, and the old ones still open. remove: the old ones do not.
 STAGES = ("add", "use", "remove")
 # One value only is accepted, or nobody but its holder needs it: there is nothing to add first.
-AT_ONCE = ("admin", "fernet", "metadata")
+AT_ONCE = ("admin", "metadata")
 # Classes whose accounts have two names, and the secret of those of computes.
 IN_TURN = ("keystone", "rabbitmq")
 COMPUTE_SEED = "nova_compute_seed"
@@ -53,17 +53,8 @@ def check_given(names: Sequence[str], content: Content, used: Mapping[str, Any],
         )
 
 
-def begin(
-    content: Content,
-    classes: Classes,
-    words: Sequence[str],
-    generate: Callable[[], str],
-    keystone_keys: Mapping[str, int],
-) -> dict[str, Any]:
-    """Return the content with a rotation, the one that has begun already if there is one. Raises RotationError.
-
-    keystone_keys: numbers of the newest keys, which tell a run after a killed one whether they were rotated.
-    """
+def begin(content: Content, classes: Classes, words: Sequence[str], generate: Callable[[], str]) -> dict[str, Any]:
+    """Return the content with a rotation, the one that has begun already if there is one. Raises RotationError."""
     check_words(words, classes)
     if begun := content.get(ROTATION):
         if words and set(words) != set(begun["classes"]):
@@ -75,8 +66,7 @@ def begin(
         return dict(content)
     chosen = [word for word in classes if not words or word in words]
     names = dict.fromkeys(name for word in chosen for name in classes[word])
-    rotation: dict[str, Any] = {"stage": "add", "classes": chosen, "keystone_keys": dict(keystone_keys)}
-    rotation["other"] = {name: generate() for name in names}
+    rotation = {"stage": "add", "classes": chosen, "other": {name: generate() for name in names}}
     started = {**content, ROTATION: rotation}
     return advance(started, "use") if set(chosen) <= set(AT_ONCE) else started
 

@@ -12,7 +12,7 @@ from ansible.module_utils.kilonova.preflight.values import kind_of
 SHORTEST = 8
 RECOMMENDED = 12
 LENGTH = "keystone_password_length"
-SEEDS, SHORTEST_SEED = ("secrets_pki_seed", "nova_compute_seed", "ceph_seed"), 32
+SEEDS, SHORTEST_SEED = ("secrets_pki_seed", "nova_compute_seed", "ceph_seed", "keystone_fernet_seed"), 32
 TRUSTED = "secrets_pki_trusted_seeds"
 # Empty turns the login by password off.
 MAY_BE_EMPTY = {"guest_image_console_password"}

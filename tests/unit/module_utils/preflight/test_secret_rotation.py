@@ -13,22 +13,21 @@ from ansible.module_utils.kilonova.preflight import secret_rotation as rotation
 CLASSES = {
     "rabbitmq": ["nova_messaging_password", "nova_compute_seed"],
     "database": ["nova_database_password"],
-    "fernet": [],
     "admin": ["keystone_admin_password"],
 }
 OLD = {name: f"old {name}" for names in CLASSES.values() for name in names} | {"other_secret": "kept"}
 
 
-def begin(content: dict[str, Any], words: list[str], fernet: int = 7) -> dict[str, Any]:
+def begin(content: dict[str, Any], words: list[str]) -> dict[str, Any]:
     numbers = count(1)
-    return rotation.begin(content, CLASSES, words, lambda: f"new {next(numbers)}", {"fernet": fernet})
+    return rotation.begin(content, CLASSES, words, lambda: f"new {next(numbers)}")
 
 
 def test_all_secrets_change_once_and_the_old_ones_are_forgotten() -> None:
     added = begin(OLD, [])
     state = added["secrets_rotation"]
     assert {name: added[name] for name in OLD} == OLD, "nothing uses a new secret yet"
-    assert (state["stage"], state["classes"], state["keystone_keys"]) == ("add", list(CLASSES), {"fernet": 7})
+    assert (state["stage"], state["classes"]) == ("add", list(CLASSES))
     assert set(state["other"]) == set(OLD) - {"other_secret"}
     used = rotation.advance(added, "use")
     assert {name: used[name] for name in state["other"]} == state["other"]
@@ -52,7 +51,7 @@ def test_accounts_are_used_in_turn() -> None:
 @pytest.mark.parametrize("words", [[], ["rabbitmq", "database"]])
 def test_a_killed_rotation_goes_on_with_its_values(words: list[str]) -> None:
     added = begin(OLD, ["database", "rabbitmq"])
-    assert begin(added, words, fernet=9) == added
+    assert begin(added, words) == added
     assert rotation.end(added) == rotation.advance(added, "remove") == added, "no stage is left out"
     used = rotation.advance(added, "use")
     assert begin(used, words) == used
@@ -69,11 +68,10 @@ def test_another_rotation_waits() -> None:
 
 
 def test_without_anything_to_add_new_secrets_are_used_at_once() -> None:
-    used = begin(OLD, ["admin", "fernet"])
+    used = begin(OLD, ["admin"])
     assert used["secrets_rotation"] == {
         "stage": "use",
-        "classes": ["fernet", "admin"],
-        "keystone_keys": {"fernet": 7},
+        "classes": ["admin"],
         "other": {"keystone_admin_password": "old keystone_admin_password"},
     }
     assert used["keystone_admin_password"] == "new 1"
@@ -86,7 +84,7 @@ def test_words() -> None:
     with pytest.raises(rotation.RotationError) as error:
         begin(OLD, ["databases", "rabbitmq"])
     assert "rotate = databases:" in str(error.value)
-    assert "rabbitmq, database, fernet, admin" in str(error.value)
+    assert "rabbitmq, database, admin" in str(error.value)
     assert "Nothing has been changed" in str(error.value)
 
 
