@@ -85,6 +85,15 @@ options:
     type: list
     elements: str
     default: []
+  images_are_shared:
+    description: Whether all controllers have the same directory of images.
+    type: bool
+    default: false
+  neighbours:
+    description: IPv4 addresses of which M(preflight_facts) finds out who has them.
+    type: list
+    elements: str
+    default: []
   known_tags:
     description: Tags that C(--tags) may name.
     type: list

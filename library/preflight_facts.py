@@ -36,6 +36,11 @@ options:
     type: list
     elements: str
     default: []
+  neighbours:
+    description: IPv4 addresses on networks of the host. C(neighbours) has the hardware address that each is at, or nothing.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     support: full
@@ -397,11 +402,27 @@ def answers(peer: str, timeout: float = 3) -> bool:
     return True
 
 
+def neighbour(address: str, timeout: float = 2) -> str:
+    """Return the hardware address of whoever has an address on a network of this host, or an empty string."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        # A packet that nobody expects makes the kernel ask for the address.
+        asked.sendto(b"", (address, 9))
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            entries = run_json(["ip", "-json", "neighbour", "show", "to", address])
+            states = {state for entry in entries for state in entry.get("state", [])}
+            if states & {"REACHABLE", "STALE", "DELAY", "PROBE", "PERMANENT"} or states == {"FAILED"}:
+                return next((str(entry["lladdr"]) for entry in entries if entry.get("lladdr")), "")
+            time.sleep(0.05)
+    return ""
+
+
 def collect(
     paths: Sequence[str] = (),
     directories: Sequence[str] = (),
     devices: Sequence[str] = (),
     peers: Sequence[str] = (),
+    neighbours: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return all facts."""
     interface, gateway = default_route(run_json(["ip", "-json", "-4", "route", "show", "default"]))
@@ -441,6 +462,7 @@ def collect(
         "files_in": {path: files_in(path) for path in directories},
         "guest_disks": guest_disks(),
         "silent_peers": [peer for peer in peers if not answers(peer)],
+        "neighbours": {address: neighbour(address) for address in neighbours},
         "ceph_data": ceph_data(devices),
         "galera": galera_data(),
         "ceph_fsids": sorted({read(path) for path in glob.glob("/var/lib/ceph/osd/*/ceph_fsid")}),
@@ -461,11 +483,12 @@ def main() -> None:
             "directories": {"type": "list", "elements": "path", "default": []},
             "devices": {"type": "list", "elements": "path", "default": []},
             "peers": {"type": "list", "elements": "str", "default": []},
+            "neighbours": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
     params = module.params
-    facts = collect(*(params[name] for name in ("paths", "directories", "devices", "peers")))
+    facts = collect(*(params[name] for name in ("paths", "directories", "devices", "peers", "neighbours")))
     module.exit_json(changed=False, facts=facts)
 
 

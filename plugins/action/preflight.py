@@ -27,6 +27,7 @@ if str(PROJECT / "module_utils") not in ansible.module_utils.__path__:
 from ansible.module_utils.kilonova.preflight import (
     certificate,
     chassis,
+    controllers,
     deployed,
     disks,
     firewall,
@@ -67,6 +68,8 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "directories": {"type": "list", "elements": "path", "default": []},
     "devices": {"type": "list", "elements": "path", "default": []},
     "peers": {"type": "list", "elements": "str", "default": []},
+    "neighbours": {"type": "list", "elements": "str", "default": []},
+    "images_are_shared": {"type": "bool", "default": False},
     "known_tags": {"type": "list", "elements": "str", "required": True},
     "secrets_path": {"type": "path", "required": True, "no_log": False},
     "secrets_names": {"type": "list", "elements": "str", "required": True, "no_log": False},
@@ -100,7 +103,7 @@ class ActionModule(ActionBase):
         _, self._arguments = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
         # Connecting can take seconds, so the time is taken when the connection is there.
         before = time.time()
-        wanted = {name: self._arguments[name] for name in ("paths", "directories", "devices", "peers")}
+        wanted = {name: self._arguments[name] for name in ("paths", "directories", "devices", "peers", "neighbours")}
         answer = self._execute_module(module_name="preflight_facts", module_args=wanted, task_vars=variables)
         after = time.time()
         if answer.get("failed") or "facts" not in answer:
@@ -294,6 +297,21 @@ class ActionModule(ActionBase):
             *tunnels.check_tunnel_address(facts, tunnel_address, bridge_address, management, hosts),
         ]
 
+    def check_controllers(self, facts: dict[str, Any], host: str) -> list[str]:
+        """Check the address of the APIs, and what several controllers need."""
+        address = self.text("cloud_api_address")
+        names = list(self._variables["groups"]["controller"])
+        if len(names) == 1:
+            # The APIs, and nothing else, would be looked for there.
+            return interfaces.check_own_address(facts, "cloud_api_address", address)
+        hosts = self.value("cloud_controller_addresses")
+        found = controllers.check_address(facts, address, self.text("cloud_management_address"), hosts)
+        if host == names[0]:
+            path, shared = self.text("glance_store_path"), self._arguments["images_are_shared"]
+            found += controllers.check_number(names)
+            found += controllers.check_images(path, shared, self.value("ceph_enabled") is True)
+        return found
+
     def check_storage(self, facts: dict[str, Any], host: str) -> list[str]:
         """Check what a storage host is to store on."""
         devices, fsid = self.value("ceph_osd_devices"), self.text("ceph_fsid")
@@ -338,8 +356,7 @@ class ActionModule(ActionBase):
             *deployed.check_recorded(facts, {name: self.value(name) for name in deployed.FIXED}),
         ]
         if "controller" in self._groups:
-            # The APIs, and nothing else, would be looked for there.
-            found += interfaces.check_own_address(facts, "cloud_api_address", text("cloud_api_address"))
+            found += self.check_controllers(facts, host)
             found += self.check_certificate(text("cloud_api_address"))
             parts = ("server_name", "server_flavor", "server_image", "flavors", "images")
             found += first_cloud.check_server(*(self.value(f"first_cloud_{part}") for part in parts))

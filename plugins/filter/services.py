@@ -119,6 +119,18 @@ def _full_name(unit: str) -> str:
     return unit if "." in unit else f"{unit}.service"
 
 
+def hosts_serving(
+    hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]], units: Iterable[str]
+) -> list[str]:
+    """Return hosts on which all of the units listen, as preflight found them."""
+    wanted = set(units)
+    return [
+        host
+        for host in hosts
+        if wanted <= {one["unit"] for one in hostvars[host].get("preflight_facts", {}).get("listeners", [])}
+    ]
+
+
 def service_secrets(services: Iterable[Service]) -> list[str]:
     """Return the names of the secrets of all services."""
     return list(dict.fromkeys(name for service in services for name in service.get("secrets", [])))
@@ -369,6 +381,7 @@ class FilterModule:
             "databases_of": databases_of,
             "drop_ins": drop_ins,
             "files_of": files_of,
+            "hosts_serving": hosts_serving,
             "later_units_of": later_units_of,
             "messaging_of": messaging_of,
             "occupied_ports": occupied_ports,

@@ -381,3 +381,13 @@ def test_changed_files_with_options_are_those_to_check() -> None:
         {"title": "Nova", "files": [{"role": "nova", **conf}]}
     ]
     assert filters.changed_options([service], {"nova": ["/etc/nova/x"], "glance": ["/etc/nova/nova.conf"]}) == []
+
+
+def test_hosts_on_which_units_listen() -> None:
+    found = {"a": ["x.service", "y.service"], "b": ["x.service"], "c": None}
+    hostvars: dict[str, dict[str, Any]] = {
+        host: {} if units is None else {"preflight_facts": {"listeners": [{"unit": unit} for unit in units]}}
+        for host, units in found.items()
+    }
+    assert filters.hosts_serving("abc", hostvars, ["x.service", "y.service"]) == ["a"]
+    assert filters.hosts_serving("abc", hostvars, ["x.service"]) == ["a", "b"]

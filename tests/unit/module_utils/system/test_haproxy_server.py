@@ -1,0 +1,98 @@
+# Copyright the Kilonova authors
+# SPDX-License-Identifier: Apache-2.0
+"""A server is taken out of an HAProxy that answers on a socket, and put back."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.kilonova.system import haproxy_server
+from ansible.module_utils.testing import patch_module_args
+
+
+class Proxy:
+    """Stands for HAProxy: servers with states and sessions."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.commands = path, list[str]()
+        self.servers = {(proxy, name): ["UP", 0] for proxy in ("keystone", "nova", "db") for name in ("ctl1", "ctl2")}
+        self.after: list[Any] = []
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listener.bind(str(path))
+        self.listener.listen()
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.sendall(self.answer(connection.recv(4096).decode().strip()).encode())
+
+    def answer(self, text: str) -> str:
+        self.commands.append(text)
+        if text == "show stat":
+            if self.after and len(self.commands) > 3:
+                self.after.pop()(self.servers)
+            lines = [f"{proxy},{name},{now},{status}" for (proxy, name), (status, now) in self.servers.items()]
+            return "\n".join(["# pxname,svname,scur,status", *lines]) + "\n"
+        _, _, where, _, state = text.split()
+        proxy, _, name = where.partition("/")
+        self.servers[proxy, name][0] = {"drain": "DRAIN", "ready": "UP"}[state]
+        return "\n"
+
+
+@pytest.fixture
+def proxy(tmp_path: Path) -> Iterator[Proxy]:
+    one = Proxy(tmp_path / "admin.sock")
+    yield one
+    one.listener.close()
+
+
+def run(capsys: pytest.CaptureFixture[str], path: Path, **arguments: Any) -> dict[str, Any]:
+    given = {"name": "ctl2", "proxies": ["keystone", "nova"], "socket": str(path), "timeout": 2.0} | arguments
+    with patch_module_args(given), pytest.raises(SystemExit):
+        haproxy_server.run(AnsibleModule(argument_spec=haproxy_server.ARGUMENT_SPEC, supports_check_mode=True))
+    return dict(json.loads(capsys.readouterr().out))
+
+
+def test_a_server_is_drained_once_and_put_back(proxy: Proxy, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, proxy.path, state="drained", _ansible_check_mode=True)["changed"] is True
+    assert proxy.servers["nova", "ctl2"][0] == "UP"
+    assert run(capsys, proxy.path, state="drained")["proxies"] == ["keystone", "nova"]
+    assert {key for key, (status, _) in proxy.servers.items() if status == "DRAIN"} == {
+        ("keystone", "ctl2"),
+        ("nova", "ctl2"),
+    }
+    assert run(capsys, proxy.path, state="drained")["changed"] is False
+    assert run(capsys, proxy.path, state="ready")["changed"] is True
+    assert {status for status, _ in proxy.servers.values()} == {"UP"}
+    assert run(capsys, proxy.path, state="ready")["changed"] is False
+
+
+def test_requests_in_progress_are_waited_for(proxy: Proxy, capsys: pytest.CaptureFixture[str]) -> None:
+    proxy.servers["nova", "ctl2"][1] = 1
+    proxy.after = [lambda servers: servers["nova", "ctl2"].__setitem__(1, 0), lambda servers: None]
+    assert run(capsys, proxy.path, state="drained")["unfinished"] == []
+    proxy.servers["nova", "ctl2"][1] = 1
+    assert run(capsys, proxy.path, state="drained", timeout=0.3)["unfinished"] == ["nova"]
+
+
+def test_a_server_that_is_not_up_again_is_named(proxy: Proxy, capsys: pytest.CaptureFixture[str]) -> None:
+    proxy.servers["nova", "ctl2"][0] = "DOWN 1/2"
+    found = run(capsys, proxy.path, state="ready", timeout=0.3)
+    assert found["failed"] and "ctl2 up after 0.3 s: nova (DOWN 1/2)" in found["msg"]
+
+
+def test_an_haproxy_that_does_not_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = run(capsys, tmp_path / "none.sock", state="ready")
+    assert found["failed"] and "HAProxy does not answer at" in found["msg"]
