@@ -76,6 +76,11 @@ options:
       farewell:
         description: What lets the server end the connection, in hexadecimal, where it logs an error when a client does.
         type: str
+  addresses:
+    description: IPv4 addresses that one of several hosts is to have. C(held) says which of them this host has.
+    type: list
+    elements: str
+    default: []
   timeout:
     description: Seconds to wait for units that are starting, if others are broken or one of them died repeatedly.
     type: float
@@ -133,6 +138,12 @@ certificates:
   contains:
     title: {description: What is served., type: str}
     days: {description: Whole days that are left., type: int}
+held:
+  description: Those of O(addresses) that the host has.
+  returned: success
+  type: list
+  elements: str
+  sample: [192.0.2.10]
 """
 
 from ansible.module_utils.basic import AnsibleModule

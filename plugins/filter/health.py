@@ -94,6 +94,19 @@ def unit_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return failed + lines + [line for host, one in broken for line in (f"=== {host}", *one["log"].splitlines())]
 
 
+def holder_lines(results: Mapping[str, Mapping[str, Any]], addresses: Sequence[str]) -> list[str]:
+    """Return a line for each address that no host has, or more than one."""
+    holders = {
+        address: [host for host, result in results.items() if address in result.get("held", [])] for address in addresses
+    }
+    return [
+        f"- {address}: held by {', '.join(hosts) or 'no controller'}, and it has to be held by one: systemctl status "
+        "keepalived, and journalctl -u keepalived, on all controllers"
+        for address, hosts in holders.items()
+        if len(hosts) != 1
+    ]
+
+
 def certificate_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a line for each kind of certificate: how many days are left, and on which host the fewest."""
     least: dict[str, tuple[int, str]] = {}
@@ -141,6 +154,7 @@ class FilterModule:
         return {
             "certificate_lines": certificate_lines,
             "health_lines": health_lines,
+            "holder_lines": holder_lines,
             "storage_lines": storage_lines,
             "unit_lines": unit_lines,
             "units_found": units_found,

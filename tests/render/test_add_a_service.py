@@ -64,9 +64,9 @@ def follow(guide: str, project: Path) -> int:
         elif kind == "diff":
             (after,) = [line[1:] for line in text.splitlines() if not line.startswith("+")]
             (added,) = [line[1:] for line in text.splitlines() if line.startswith("+")]
-            site = (project / "site.yml").read_text()
+            site = (project / "playbooks/control-plane.yml").read_text()
             assert site.count(f"{after}\n") == 1, after
-            (project / "site.yml").write_text(site.replace(f"{after}\n", f"{after}\n{added}\n"))
+            (project / "playbooks/control-plane.yml").write_text(site.replace(f"{after}\n", f"{after}\n{added}\n"))
             edits += 1
     return edits
 

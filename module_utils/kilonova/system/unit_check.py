@@ -32,6 +32,7 @@ UNIT_OPTIONS: dict[str, Any] = {
 ARGUMENT_SPEC: dict[str, Any] = {
     "units": {"type": "list", "elements": "dict", "required": True, "options": UNIT_OPTIONS},
     "certificates": {"type": "list", "elements": "dict", "default": [], "options": certificates.OPTIONS},
+    "addresses": {"type": "list", "elements": "str", "default": []},
     "timeout": {"type": "float", "default": 10.0},
     "start_timeout": {"type": "float", "default": 120.0},
     "lines": {"type": "int", "default": 10},
@@ -75,6 +76,15 @@ def switched_off(text: str) -> Iterator[dict[str, str]]:
             server = f"{row['pxname']}/{row['svname']}"
             reason = f"sends no requests to {server}, which was set to {status} at run time"
             yield {"unit": PROXY, "reason": reason, "command": f"systemctl restart {PROXY}"}
+
+
+def held(module: AnsibleModule, addresses: list[str]) -> list[str]:
+    """Return those of the addresses that this host has."""
+    if not addresses:
+        return []
+    _, text, _ = module.run_command(["ip", "-oneline", "-4", "address", "show"], check_rc=True)
+    own = {word.partition("/")[0] for line in text.splitlines() for word in line.split()[3:4]}
+    return [address for address in addresses if address in own]
 
 
 def dies(unit: Unit) -> bool:
@@ -125,5 +135,6 @@ def run(module: AnsibleModule) -> None:
         one["title"] = given[one["unit"]]["title"]
         one["log"] = unit_log(one["unit"], module.params["lines"])
     foreign = [f"{PROXY} {one['reason']}" for one in off]
+    has = held(module, module.params["addresses"])
     days = [{"title": found.title, "days": found.days} for found in served if found.days is not None]
-    module.exit_json(changed=False, host=socket.gethostname(), broken=broken, foreign=foreign, certificates=days)
+    module.exit_json(changed=False, host=socket.gethostname(), broken=broken, foreign=foreign, certificates=days, held=has)

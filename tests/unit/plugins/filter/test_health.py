@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from plugins.filter.health import health_lines, unit_lines, units_found
+from plugins.filter.health import health_lines, holder_lines, unit_lines, units_found
 
 BROKEN = {
     "unit": "nova-api.service",
@@ -46,3 +46,13 @@ def test_apis_that_do_not_answer_are_not_called_healthy() -> None:
         "  Keystone did not answer.",
         "  log",
     ]
+
+
+def test_an_address_is_held_by_one_host() -> None:
+    results: dict[str, dict[str, Any]] = {"a": {"held": ["192.0.2.10"]}, "b": {"held": []}, "c": {"unreachable": True}}
+    assert holder_lines(results, ["192.0.2.10"]) == []
+    (none,) = holder_lines(results, ["192.168.1.1"])
+    assert none.startswith("- 192.168.1.1: held by no controller")
+    results["b"] = {"held": ["192.0.2.10"]}
+    (two,) = holder_lines(results, ["192.0.2.10"])
+    assert two.startswith("- 192.0.2.10: held by a, b")
