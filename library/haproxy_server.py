@@ -10,9 +10,10 @@ module: haproxy_server
 short_description: Take a server out of HAProxy, and put it back
 version_added: "0.1.0"
 description:
-  - Asks a running HAProxy by its socket, and changes no file. HAProxy forgets the state when it reloads its configuration.
-  - A server that is drained gets no new requests. The module waits until those in progress have ended, and goes on when some
-    take longer, as consoles do.
+  - Asks a running HAProxy by its socket, and changes no file. HAProxy forgets the state when it reloads its
+    configuration.
+  - A server that is drained gets no new requests. The module waits until those in progress have ended, and goes on when
+    some take longer, as consoles do.
   - A server that is ready gets requests as soon as the checks of HAProxy find it up, for which the module waits.
 options:
   name:

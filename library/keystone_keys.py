@@ -10,12 +10,13 @@ module: keystone_keys
 short_description: Converge Keystone's repositories of Fernet and credential keys
 version_added: "0.1.0"
 description:
-  - Derives the keys from a secret, and those for tokens from the time as well. All controllers have the same keys without
-    copying them, and a program on each of them (module_utils/kilonova/cloud/derived_keys.py) goes on with it by a timer.
+  - Derives the keys from a secret, and those for tokens from the time as well. All controllers have the same keys
+    without copying them, and a program on each of them (module_utils/kilonova/cloud/derived_keys.py) goes on with it by
+    a timer.
   - The key of a period signs tokens. Those of the next period, of periods whose tokens may still be valid, and of
     O(other_seeds) are accepted.
-  - A key that is not wanted any more stays for as long as a token that it signed may be valid, also one that was not derived.
-    Keys for credentials stay for ever.
+  - A key that is not wanted any more stays for as long as a token that it signed may be valid, also one that was not
+    derived. Keys for credentials stay for ever.
   - Corrects owner and mode of repositories and keys that others may read.
 options:
   seed:
@@ -97,7 +98,7 @@ changes:
   elements: str
   sample: [owner and mode of /etc/keystone/fernet-keys/1]
 encrypt:
-  description: Whether stored credentials are still to be encrypted with the new key, by C(keystone-manage credential_migrate).
+  description: Whether stored credentials are still to be encrypted with the new key.
   returned: success
   type: bool
   sample: false

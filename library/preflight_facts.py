@@ -37,7 +37,8 @@ options:
     elements: str
     default: []
   neighbours:
-    description: IPv4 addresses on networks of the host. C(neighbours) has the hardware address that each is at, or nothing.
+    description: >-
+      IPv4 addresses on networks of the host. C(neighbours) has the hardware address that each is at, or nothing.
     type: list
     elements: str
     default: []

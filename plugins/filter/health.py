@@ -97,7 +97,8 @@ def unit_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def holder_lines(results: Mapping[str, Mapping[str, Any]], addresses: Sequence[str]) -> list[str]:
     """Return a line for each address that no host has, or more than one."""
     holders = {
-        address: [host for host, result in results.items() if address in result.get("held", [])] for address in addresses
+        address: [host for host, result in results.items() if address in result.get("held", [])]
+        for address in addresses
     }
     return [
         f"- {address}: held by {', '.join(hosts) or 'no controller'}, and it has to be held by one: systemctl status "

@@ -119,9 +119,7 @@ def _full_name(unit: str) -> str:
     return unit if "." in unit else f"{unit}.service"
 
 
-def hosts_serving(
-    hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]], units: Iterable[str]
-) -> list[str]:
+def hosts_serving(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]], units: Iterable[str]) -> list[str]:
     """Return hosts on which all of the units listen, as preflight found them."""
     wanted = set(units)
     return [

@@ -182,7 +182,7 @@ def rotate(ahead):
     code = ("import sys, time; now = time.time; time.time = lambda: now() + %d; "
             "sys.argv[1:] = ['/etc/keystone/token-keys.json']; "
             "exec(open('/usr/local/libexec/kilonova/keystone-keys').read())" % ahead)
-    subprocess.run(["runuser", "--user", "keystone", "--", "python3", "-c", code], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["runuser", "--user", "keystone", "--", "python3", "-c", code], check=True, capture_output=True)
 def look():
     return cloud.session.get("/auth/tokens", endpoint_filter={"service_type": "identity"}, raise_exc=False,
                              headers={"X-Subject-Token": token}).status_code

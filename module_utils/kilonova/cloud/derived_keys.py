@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keep a repository of Fernet keys that are derived from a secret and the time.
 
-All controllers derive the same keys, each for itself. The key of a period signs; that of the next one is accepted already,
-so that a clock may be ahead by a period, and old keys are accepted for as long as a token that they signed may be.
+All controllers derive the same keys, each for itself. The key of a period signs; that of the next one is accepted
+already, so that a clock may be ahead by a period, and old keys are accepted for as long as a token that they signed.
 
 Also a program of its own on hosts, which a timer starts: it imports nothing but the standard library.
 """
@@ -64,7 +64,7 @@ def begin(now: float, days: int) -> int:
 def token_keys(seed: str, others: Sequence[str], days: int, keep: float, now: float) -> Wanted:
     """Return the keys for tokens.
 
-    others: seeds that hosts change from or to. days: the length of a period. keep: seconds for which a token is accepted.
+    others: seeds that hosts change from or to. days: the length of a period. keep: seconds that a token may live.
     """
     first = begin(now, days)
     signed = range(begin(now - keep, days), first, days)

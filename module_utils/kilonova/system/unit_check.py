@@ -135,6 +135,12 @@ def run(module: AnsibleModule) -> None:
         one["title"] = given[one["unit"]]["title"]
         one["log"] = unit_log(one["unit"], module.params["lines"])
     foreign = [f"{PROXY} {one['reason']}" for one in off]
-    has = held(module, module.params["addresses"])
     days = [{"title": found.title, "days": found.days} for found in served if found.days is not None]
-    module.exit_json(changed=False, host=socket.gethostname(), broken=broken, foreign=foreign, certificates=days, held=has)
+    module.exit_json(
+        changed=False,
+        host=socket.gethostname(),
+        broken=broken,
+        foreign=foreign,
+        certificates=days,
+        held=held(module, module.params["addresses"]),
+    )

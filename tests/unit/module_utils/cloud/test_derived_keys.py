@@ -159,7 +159,13 @@ def test_a_clock_that_was_wrong_by_a_year(tmp_path: Path) -> None:
 
 
 def test_it_runs_as_a_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = {"repository": str(tmp_path / "keys"), "seed": SEED, "other_seeds": [], "period_days": 1, "keep_seconds": KEEP}
+    told = {
+        "repository": str(tmp_path / "keys"),
+        "seed": SEED,
+        "other_seeds": [],
+        "period_days": 1,
+        "keep_seconds": KEEP,
+    }
     (tmp_path / "told.json").write_text(json.dumps(told))
     keys.main([str(tmp_path / "told.json")])
     assert f"{tmp_path}/keys/{keys.STEP}" in capsys.readouterr().out.splitlines()

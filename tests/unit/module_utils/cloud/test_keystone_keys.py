@@ -36,7 +36,9 @@ def test_repositories_are_made_once(tmp_path: Path, capsys: pytest.CaptureFixtur
     first = run(capsys, tmp_path, encrypts=True)
     assert first["changed"] is True and first["encrypt"] is False
     tokens, credentials = tmp_path / "token", tmp_path / "credential"
-    assert set(first["made"]) >= {f"{directory}/{name}" for directory in (tokens, credentials) for name in ("0", "1000")}
+    assert set(first["made"]) >= {
+        f"{directory}/{name}" for directory in (tokens, credentials) for name in ("0", "1000")
+    }
     made = [contents(tokens), contents(credentials)]
     # A Fernet key is 32 bytes in URL-safe base64.
     assert {len(base64.urlsafe_b64decode(key)) for repository in made for key in repository.values()} == {32}
