@@ -36,9 +36,9 @@ def maps() -> dict[str, dict[str, Any]]:
 
 
 def listed_roles() -> dict[str, list[str]]:
-    """The roles in the lists of site.yml and of the playbook for storage, with the tags that they have there."""
+    """The roles in the lists of site.yml and of the playbooks that are parts of it, with the tags that they have there."""
     found: dict[str, list[str]] = {}
-    playbooks = [yaml.safe_load((PROJECT / name).read_text()) for name in ("site.yml", "playbooks/storage.yml")]
+    playbooks = [yaml.safe_load((PROJECT / name).read_text()) for name in ("site.yml", "playbooks/storage.yml", "playbooks/control-plane.yml")]
     for play in (one for playbook in playbooks for one in playbook):
         for listed in play.get("roles", []):
             entry = listed if isinstance(listed, dict) else {"role": listed}
@@ -95,7 +95,8 @@ def test_site_lists_the_role_with_the_tags_of_its_map(role: str) -> None:
 
 
 def test_ports_are_unique() -> None:
-    names = [port["name"] for service in MAPS.values() for port in service.get("ports", [])]
+    lists = [ports for service in MAPS.values() if isinstance(ports := service.get("ports", []), list)]
+    names = [port["name"] for ports in lists for port in ports]
     assert len(names) == len(set(names)) > 10
 
 

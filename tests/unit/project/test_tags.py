@@ -27,14 +27,14 @@ NEEDED: dict[str, set[str]] = {
     "rabbitmq": {"base", "rabbitmq"},
     "libvirt": {"base", "libvirt"},
     "catalog": {"catalog"},
-    "keystone": {"base", "mariadb", "haproxy", "catalog", "keystone"},
-    "glance": {"base", "mariadb", "haproxy", "catalog", "glance"},
+    "keystone": {"base", "mariadb", "haproxy", "keepalived", "catalog", "keystone"},
+    "glance": {"base", "mariadb", "haproxy", "keepalived", "catalog", "glance"},
     "ovn": {"base", "ovn_central", "ovn_chassis"},
     "neutron": {
-        *("base", "mariadb", "rabbitmq", "haproxy", "catalog"),
+        *("base", "mariadb", "rabbitmq", "haproxy", "keepalived", "catalog"),
         *("neutron", "neutron_ovn_metadata", "ovn_central", "ovn_chassis"),
     },
-    "nova": {"base", "mariadb", "rabbitmq", "haproxy", "catalog", "cells", "nova", "nova_compute"},
+    "nova": {"base", "mariadb", "rabbitmq", "haproxy", "keepalived", "catalog", "cells", "nova", "nova_compute"},
     "verify": set(),
 }
 
