@@ -36,9 +36,12 @@ def maps() -> dict[str, dict[str, Any]]:
 
 
 def listed_roles() -> dict[str, list[str]]:
-    """The roles in the lists of site.yml and of the playbooks that are parts of it, with the tags that they have there."""
+    """The roles in the lists of site.yml and of its parts, with the tags that they have there."""
     found: dict[str, list[str]] = {}
-    playbooks = [yaml.safe_load((PROJECT / name).read_text()) for name in ("site.yml", "playbooks/storage.yml", "playbooks/control-plane.yml")]
+    playbooks = [
+        yaml.safe_load((PROJECT / name).read_text())
+        for name in ("site.yml", "playbooks/storage.yml", "playbooks/control-plane.yml")
+    ]
     for play in (one for playbook in playbooks for one in playbook):
         for listed in play.get("roles", []):
             entry = listed if isinstance(listed, dict) else {"role": listed}
