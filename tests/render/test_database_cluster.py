@@ -51,8 +51,8 @@ def test_mariadb_is_reached_through_haproxy_only(clustered: tuple[Any, dict[str,
     text = clustered[1]["/etc/mysql/mariadb.conf.d/90-kilonova.cnf"]
     assert "bind-address = 127.0.0.1\n" in text and "port = 3307\n" in text
     proxy = clustered[1]["/etc/haproxy/haproxy.cfg"]
-    # Those of services here, and those of all controllers to the member here, besides the APIs'.
-    assert "    maxconn 4000\n" in proxy
+    # Those of services here, and those of all controllers to the member here, besides two for each request.
+    assert "    maxconn 6000\n" in proxy
     assert "    bind 127.0.0.1:3306\n" in proxy
     binds = [line for line in proxy.splitlines() if "bind 192.0.2.10:330" in line]
     assert len(binds) == 2 and all("verify required" in line and "ca-file" in line for line in binds)
