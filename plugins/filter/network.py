@@ -33,9 +33,11 @@ def hosts_lines(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]])
     return [f"{_management_address(host, hostvars[host])} {host}" for host in hosts]
 
 
-def management_addresses(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the management address of each host, in their order."""
-    return [_management_address(host, hostvars[host]) for host in hosts]
+def management_addresses(
+    hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]], variable: str = ""
+) -> list[str]:
+    """Return the management address of each host, in their order. A variable of the inventory may name another one."""
+    return [str(hostvars[host].get(variable) or _management_address(host, hostvars[host])) for host in hosts]
 
 
 def _management_address(host: str, variables: Mapping[str, Any]) -> str:

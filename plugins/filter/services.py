@@ -76,7 +76,10 @@ def occupied_ports(services: Iterable[Service], proxy: str) -> list[dict[str, An
         for service in services
         for port in service.get("ports", [])
         # Plain ports are open only while an earlier deployment holds them. Any process may hold a port of a range.
-        if not port.get("plain") and not port.get("last") and port.get("protocol") != "vrrp"
+        if port.get("enabled", True)
+        and not port.get("plain")
+        and not port.get("last")
+        and port.get("protocol") != "vrrp"
     ]
 
 
@@ -91,7 +94,7 @@ def reachable_ports(services: Iterable[Service], plain: bool = False) -> list[di
     users = {database["user"] for service in services for database in service.get("databases", [])}
     found = []
     for port in (port for service in services for port in service.get("ports", [])):
-        if port.get("plain") and not plain:
+        if not port.get("enabled", True) or (port.get("plain") and not plain):
             continue
         proxied = bool(port.get("proxied"))
         local = ["haproxy"] if proxied else port.get("local_users", [])

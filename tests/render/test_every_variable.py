@@ -41,6 +41,7 @@ ELSEWHERE = {
     "secrets_rotation": "holds secrets in stages: tests/render/test_rotation.py",
     "secrets_second_accounts": "goes with others: tests/render/test_rotation.py",
     "secrets_certificate_days": "decides when certificates end: tests/unit/plugins/filter/test_pki.py, test_tls.py",
+    "rabbitmq_erlang_cookie": "is for several controllers: tests/render/test_rabbitmq.py",
     "haproxy_certificate": "fits a key and names, made by tests/render/test_tls.py",
     "haproxy_certificate_authority": "fits a certificate, made by tests/render/test_tls.py",
     "haproxy_certificate_chain": "fits a certificate, made by tests/render/test_tls.py",

@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from plugins.filter.services import reachable_ports
 from tests.render import rendering
 
 
@@ -88,3 +90,55 @@ def test_a_run_that_moves_a_cloud_to_tls_serves_both(sample: rendering.Sample, d
     assert both[:-1] == with_tls
     assert both[-1]["target"].startswith("ptcp:664")
     assert not both[-1].get("role")
+
+
+@pytest.fixture(scope="module")
+def three() -> rendering.Sample:
+    return rendering.load("clustered")
+
+
+def server(sample: rendering.Sample, host: str, name: str) -> dict[str, Any]:
+    return dict(json.loads(text(sample, host, f"/etc/ovn/{name}.json")))
+
+
+def test_chassis_reach_a_server_of_their_own_in_a_cluster(three: rendering.Sample) -> None:
+    """The members of a cluster accept whoever has a certificate of an authority that they know."""
+    for host in three.hosts():
+        address = three.variables(host)["ansible_host"]
+        for unit in ("nb", "sb"):
+            options = text(three, host, f"/etc/systemd/system/ovn-ovsdb-server-{unit}.service.d/kilonova-cluster.conf")
+            assert "--ca-cert=/etc/ovn/ca-cert.pem\n" in options
+            # A server without a file would make one.
+            assert f"AssertPathExists=/var/lib/ovn/ovn{unit}_db.db\n" in options
+        relay = server(three, host, "relay")
+        assert {name: options["role"] for name, options in relay["remotes"].items()} == {
+            f"pssl:16642:{address}": "ovn-controller"
+        }
+        assert relay["databases"]["OVN_Southbound"]["service-model"] == "relay"
+        for name in ("northbound", "southbound"):
+            (outside,) = [one for one in server(three, host, name)["remotes"] if not one.startswith("punix:")]
+            assert outside.endswith(f":{address}")
+
+
+def test_everybody_knows_all_members(three: rendering.Sample) -> None:
+    addresses = [three.variables(host)["ansible_host"] for host in three.hosts()]
+    for host in three.hosts():
+        remote = argument(three, host, "ovn_chassis", "ovs_chassis")["external_ids"]["ovn-remote"]
+        assert remote == ",".join(f"ssl:{one}:16642" for one in addresses)
+        neutron = text(three, host, "/etc/neutron/plugins/ml2/ml2_conf.ini")
+        assert f"ovn_nb_connection = {','.join(f'ssl:{one}:16641' for one in addresses)}\n" in neutron
+        assert f"ovn_sb_connection = {','.join(f'ssl:{one}:16643' for one in addresses)}\n" in neutron
+        northd = text(three, host, "/etc/default/ovn-central")
+        assert all(f"ssl:{one}:16641" in northd and f"ssl:{one}:16643" in northd for one in addresses)
+        for entry in argument(three, host, "ovn_central", "ovn_cluster")["databases"]:
+            port = {"northbound": 6643, "southbound": 6644}[entry["name"]]
+            assert entry["members"] == [f"ssl:{one}:{port}" for one in addresses]
+
+
+def test_only_several_controllers_have_ports_for_members(sample: rendering.Sample, three: rendering.Sample) -> None:
+    for cloud in (sample, three):
+        host = controller(cloud)
+        clustered = cloud.variables(host)["groups"]["controller"][1:] != []
+        found = {port["ports"]: port["from"] for port in reachable_ports(cloud.services(host))}
+        assert ("6643" in found, "6644" in found) == (clustered, clustered)
+        assert found["16641"] == found["16643"] == found["25672"] == (["controller"] if clustered else [])

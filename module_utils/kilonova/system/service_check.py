@@ -30,13 +30,20 @@ from ansible.module_utils.kilonova.network import (
     firewall_tables,
     metadata_proxies,
     nft_table,
+    ovn_cluster,
     ovn_databases,
     ovs_chassis,
 )
 from ansible.module_utils.kilonova.storage import monitor as ceph_monitor
 from ansible.module_utils.kilonova.storage import osds as ceph_osds
 from ansible.module_utils.kilonova.storage import pools as ceph_pools
-from ansible.module_utils.kilonova.system import apt_packages, rabbitmq_definitions, sysctl_values, systemd_units
+from ansible.module_utils.kilonova.system import (
+    apt_packages,
+    rabbitmq_cluster,
+    rabbitmq_definitions,
+    sysctl_values,
+    systemd_units,
+)
 
 # Modules that a service map may name under checks. Each has ARGUMENT_SPEC and run(module). One that waits long for
 # another program has begin(), whose result run() takes as "begun".
@@ -61,8 +68,10 @@ CHECKS: dict[str, ModuleType] = {
     "nft_table": nft_table,
     "nova_cells": nova_cells,
     "openstack_schemas": openstack_schemas,
+    "ovn_cluster": ovn_cluster,
     "ovn_databases": ovn_databases,
     "ovs_chassis": ovs_chassis,
+    "rabbitmq_cluster": rabbitmq_cluster,
     "rabbitmq_definitions": rabbitmq_definitions,
     "sysctl_values": sysctl_values,
 }
