@@ -23,6 +23,8 @@ ARGS ?=
 PLAYBOOK := $(BIN)/ansible-playbook -i $(INVENTORY) $(ARGS)
 SCENARIOS ?= default multihost
 KEEP ?=
+# Scenarios that run side by side.
+SCENARIO_JOBS ?= 2
 KILLS ?= 20
 SEED ?= 1
 ROUNDS ?= 3
@@ -135,7 +137,7 @@ test: ## Run check, then Molecule on lab machines (SCENARIOS="default multihost"
 	@$(MAKE) setup-dev
 	@$(MAKE) check
 	@tools/setup browser
-	@for scenario in $(SCENARIOS); do KEEP=$(KEEP) tools/molecule-test "$$scenario" || exit; done
+	@KEEP=$(KEEP) SCENARIO_JOBS=$(SCENARIO_JOBS) tools/molecule-test $(SCENARIOS)
 
 .PHONY: chaos
 chaos: ## Kill site.yml at random moments and check that it converges (KILLS=20 SEED=1)
