@@ -228,7 +228,7 @@ def test_the_role_gives_every_host_the_secrets_of_a_file_outside_of_the_inventor
         done = subprocess.run(command, env=environment, capture_output=True, check=False, **options)
         assert done.returncode == 0, done.stdout + done.stderr
         digest = hashlib.sha1(b"of my own").hexdigest()
-        assert {f"{host} {digest} 20" for host in ("node1", "node2")} <= set(re.findall(r"node\d \w+ \d+", done.stdout))
+        assert {f"{host} {digest} 21" for host in ("node1", "node2")} <= set(re.findall(r"node\d \w+ \d+", done.stdout))
         assert "of my own" not in done.stdout + done.stderr
     assert (path.read_bytes() == before) is check
 
