@@ -38,6 +38,10 @@ def services_needed(services: Iterable[Service], run_tags: Iterable[str]) -> lis
     """Return the services that a run selects and those that serve them: MariaDB for one with a database."""
     services = list(services)
     selected = services_tagged(services, run_tags)
+    # Comparing maps, or asking them for a key, has Ansible work out what they contain.
+    if len(selected) == len(services):
+        return services
+    names = {service["name"] for service in selected}
     used = {
         key
         for service in selected
@@ -46,7 +50,7 @@ def services_needed(services: Iterable[Service], run_tags: Iterable[str]) -> lis
     }
     if any(port.get("proxied") for service in selected for port in service.get("ports", [])):
         used.add("proxied")
-    return [service for service in services if service in selected or used.intersection(service.get("serves", []))]
+    return [service for service in services if service["name"] in names or used.intersection(service.get("serves", []))]
 
 
 def service_tags(services: Iterable[Service]) -> list[str]:
