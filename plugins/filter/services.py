@@ -222,7 +222,9 @@ def changed_options(services: Iterable[Service], reasons: Mapping[str, Iterable[
     """
     found = []
     for service in services:
-        changed = set(reasons.get(service["name"], []))
+        # Most have not changed, and what their files are takes long to work out.
+        if not (changed := set(reasons.get(service["name"], []))):
+            continue
         files = [file for file in files_of(service) if file["dest"] in changed and file.get("options")]
         if files:
             found.append({"title": service["title"], "files": files})
