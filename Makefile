@@ -100,7 +100,7 @@ clean: ## Remove .venv and .cache (run make destroy first)
 
 ##@ Checks and tests
 # The longest first.
-CHECKS := check-plugins check-ansible check-project check-unit check-types check-yaml check-python
+CHECKS := check-rendering check-plugins check-ansible check-project check-unit check-types check-yaml check-python
 
 .PHONY: check $(CHECKS)
 check: $(DEV_STAMP) ## Run linters, type checks, unit and rendering tests (no root, no lab, 3 minutes)
@@ -129,7 +129,10 @@ check-plugins: $(DEV_STAMP)
 	@$(BIN)/python -m pytest --quiet tests/unit/plugins
 
 check-project: $(DEV_STAMP)
-	@$(BIN)/python -m pytest --quiet tests/unit/project tests/unit/tools tests/render
+	@$(BIN)/python -m pytest --quiet tests/unit/project tests/unit/tools
+
+check-rendering: $(DEV_STAMP)
+	@$(BIN)/python -m pytest --quiet tests/render
 
 .PHONY: test
 test: ## Run check, then Molecule on lab machines (SCENARIOS="default multihost", KEEP=1 leaves them)
