@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible.playbook.play_context import PlayContext
 from ansible.playbook.task import Task
 from ansible.plugins import loader as plugins
@@ -239,3 +240,21 @@ def test_null_in_overrides_is_noted() -> None:
 
 def test_facts_that_earlier_tasks_set_are_not_the_inventory_s() -> None:
     assert problems("all_in_one", "cloud1", preflight_result={"failed": False}, secrets_generated={}) == []
+
+
+@pytest.mark.parametrize("inventory", ["all_in_one", "clustered", "multihost", "storage"])
+def test_a_first_run_looks_at_hosts_before_there_are_secrets(inventory: str) -> None:
+    sample = rendering.load(inventory)
+    task = yaml.safe_load((rendering.PROJECT / "roles/preflight/tasks/main.yml").read_text())[0]
+    for host in sample.hosts():
+        variables = sample.variables(host)
+        secrets = Templar(loader=sample.loader, variables=variables).template(variables["secrets_names"])
+        first = {name: value for name, value in variables.items() if name not in secrets}
+        templar = Templar(loader=sample.loader, variables=first)
+        for value in task["preflight"].values():
+            templar.template(trust(value))
+
+
+def trust(value: Any) -> Any:
+    """Return what a file of tasks says, as Ansible reads it."""
+    return [trust(one) for one in value] if isinstance(value, list) else trust_as_template(value)
