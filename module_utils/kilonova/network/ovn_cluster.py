@@ -205,8 +205,13 @@ def install(database: Database, new: str) -> None:
     os.replace(new, database.file)
 
 
-def write(module: AnsibleModule, database: Database, action: str, address: str, *more: str) -> None:
-    """Make the file of a member. The server stops before, so that the file has all that it acknowledged."""
+def write(
+    module: AnsibleModule, database: Database, action: str, address: str, cluster: str = "", members: Sequence[str] = ()
+) -> None:
+    """Make the file of a member. The server stops before, so that the file has all that it acknowledged.
+
+    cluster, members: what to join, of which the identifier may be unknown.
+    """
     new = database.file + ".new"
     if os.path.exists(new):
         os.unlink(new)
@@ -214,7 +219,8 @@ def write(module: AnsibleModule, database: Database, action: str, address: str, 
     if os.path.exists(database.file):
         must(module, "systemctl", "stop", NORTHD, database.unit)
     if action == "join":
-        must(module, "ovsdb-tool", *more, "join-cluster", new, database.schema, address)
+        options = [f"--cid={cluster}"] if cluster else []
+        must(module, "ovsdb-tool", *options, "join-cluster", new, database.schema, address, *members)
     else:
         content = database.file if action == "convert" else database.schema_file
         must(module, "ovsdb-tool", f"--election-timer={ELECTION_TIMER}", "create-cluster", new, content, address)
@@ -297,22 +303,7 @@ def join(module: AnsibleModule) -> None:
         if os.path.exists(database.file) or not known:
             continue
         if not module.check_mode:
-            cluster = [f"--cid={known[0]['cluster']}"] if known[0]["cluster"] else []
-            new = database.file + ".new"
-            if os.path.exists(new):
-                os.unlink(new)
-            os.makedirs(os.path.dirname(database.file), exist_ok=True)
-            must(
-                module,
-                "ovsdb-tool",
-                *cluster,
-                "join-cluster",
-                new,
-                database.schema,
-                entry["address"],
-                *known[0]["members"],
-            )
-            os.replace(new, database.file)
+            write(module, database, "join", entry["address"], known[0]["cluster"], known[0]["members"])
         changes.append(f"OVN {name}: {entry['address']} joins the cluster")
     module.exit_json(changed=bool(changes), changes=changes)
 
