@@ -9,8 +9,9 @@ config_files, whose module call is kept instead of sent.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import ChainMap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,11 @@ from ansible.vars.manager import VariableManager
 
 from plugins.action.config_files import ActionModule
 from plugins.filter.services import files_of
+from tests.render.templating import compile_templates_once, templar_with
 
 PROJECT = Path(__file__).resolve().parents[2]
+# What a task of the role service sees besides.
+MAGIC = {"ansible_run_tags": ["all"], "role_path": str(PROJECT / "roles" / "service")}
 # The value of every secret in the sample inventories.
 SECRET = "p@:/%\\$#'\"\\ x"
 
@@ -65,6 +69,9 @@ class Sample:
     variable_manager: VariableManager
     play: Play
     roles: dict[str, Role]
+    changes: dict[str, Any] = field(default_factory=dict)
+    make_templar: Callable[[DataLoader, dict[str, Any]], Templar] = templar_with
+    templars: dict[str, Templar] = field(default_factory=dict)
     maps: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     rendered: dict[str, list[File]] = field(default_factory=dict)
 
@@ -72,16 +79,23 @@ class Sample:
         """Names of all hosts that something is deployed on."""
         return [host.name for host in self.inventory.get_hosts("controller:compute:storage")]
 
+    def changed(self, **changes: Any) -> Sample:
+        """The same with other values of variables."""
+        return replace(self, changes={**self.changes, **changes}, templars={}, maps={}, rendered={})
+
     def variables(self, host: str) -> dict[str, Any]:
         """What a task on the host would see."""
         found = self.variable_manager.get_vars(play=self.play, host=self.inventory.get_host(host))
         assert isinstance(found, dict)
-        return found
+        return {**found, **MAGIC, **self.changes}
 
     def templar(self, host: str, changes: Mapping[str, Any] | None = None) -> Templar:
         """A templar with the host's variables, and others than the inventory's."""
-        magic = {"ansible_run_tags": ["all"], "role_path": str(PROJECT / "roles" / "service")}
-        return Templar(loader=self.loader, variables={**self.variables(host), **magic, **(changes or {})})
+        if changes:
+            return self.changed(**changes).templar(host)
+        if host not in self.templars:
+            self.templars[host] = self.make_templar(self.loader, self.variables(host))
+        return self.templars[host]
 
     def services(self, host: str) -> list[dict[str, Any]]:
         """The maps of the services that the host runs, rendered once."""
@@ -94,18 +108,13 @@ class Sample:
     def files(self, host: str) -> list[File]:
         """Everything that config_files writes on the host, rendered once."""
         if host not in self.rendered:
-            self.rendered[host] = self.render_all(host)
+            self.rendered[host] = [
+                rendered for service in self.services(host) for rendered in self.render(host, service)
+            ]
         return self.rendered[host]
 
-    def render_all(self, host: str) -> list[File]:
-        """Everything that config_files writes on the host, rendered anew."""
-        variables = self.variables(host)
-        return [rendered for service in self.services(host) for rendered in self.render(host, service, variables)]
-
-    def render(
-        self, host: str, service: dict[str, Any], variables: dict[str, Any], changes: Mapping[str, Any] | None = None
-    ) -> list[File]:
-        """The files of one service on one host, with others than the inventory's variables."""
+    def render(self, host: str, service: dict[str, Any]) -> list[File]:
+        """The files of one service on one host, rendered anew."""
         role = self.roles["common"]
         files = files_of(service)
         block = Block(play=self.play, role=role)
@@ -117,12 +126,14 @@ class Sample:
             variable_manager=self.variable_manager,
             loader=self.loader,
         )
-        templar = self.templar(host, changes)
+        templar = self.templar(host)
         context = PlayContext(play=self.play)
         connection = plugins.connection_loader.get("ansible.builtin.local", context)
         recorder = Recorder(task, connection, context, self.loader, templar, plugins)
         task.args = templar.template(task.args)
-        recorder.run(task_vars={**variables, **(changes or {}), "ansible_search_path": task.get_search_path()})
+        # A dictionary of all would be one of their values, worked out whether needed or not.
+        variables: Any = ChainMap({"ansible_search_path": task.get_search_path()}, templar.available_variables)
+        recorder.run(task_vars=variables)
         return [
             File(
                 service["name"],
@@ -138,6 +149,7 @@ class Sample:
 @cache
 def register_plugins() -> None:
     """Make the project's plugins known, as ansible.cfg does for a playbook."""
+    compile_templates_once()
     plugins.init_plugin_loader([str(PROJECT / ".cache" / "collections")])
     plugins.filter_loader.add_directory(str(PROJECT / "plugins" / "filter"))
     plugins.action_loader.add_directory(str(PROJECT / "plugins" / "action"))

@@ -21,12 +21,9 @@ KEYRINGS = {"glance": "/etc/ceph/ceph.client.glance.keyring", "nova": "/etc/ceph
 
 def with_changes(**changes: Any) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """The maps of Glance and nova-compute, and their files, with other values of variables."""
-    base = rendering.load("storage")
-    variables = {**base.variables(HOST), **changes}
-    sample = rendering.Sample(base.loader, base.inventory, base.variable_manager, base.play, base.roles)
-    sample.variables = lambda host: variables  # type: ignore[method-assign]
+    sample = rendering.load("storage").changed(**changes)
     maps = {one["name"]: one for one in sample.services(HOST) if one["name"] in ("glance", "nova_compute")}
-    texts = [file for one in maps.values() for file in sample.render(HOST, one, variables)]
+    texts = [file for one in maps.values() for file in sample.render(HOST, one)]
     return maps, {file.dest: file.text for file in texts if file.text is not None}
 
 

@@ -11,6 +11,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -18,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 from ansible.module_utils.kilonova.config.urls import oslo_escape
-from ansible.template import trust_as_template
+from ansible.template import Templar, trust_as_template
 
 from tests.render import rendering
 from tests.render.conftest import INVENTORIES
@@ -243,9 +244,10 @@ def test_no_two_services_write_one_file(rendered: Files) -> None:
 
 
 def test_rendering_again_gives_the_same(sample: rendering.Sample, rendered: Files) -> None:
-    sample.maps.clear()
+    """By Ansible's own templating too, which works a variable out wherever it is needed."""
+    again = replace(sample.changed(), make_templar=Templar)
     for host in sample.hosts():
-        assert sample.render_all(host) == rendered[host]
+        assert again.files(host) == rendered[host]
 
 
 def test_a_compute_knows_no_database_password() -> None:
@@ -374,8 +376,8 @@ def test_tunnels_have_their_own_bridge_where_they_have_an_interface() -> None:
     sample = rendering.load("multihost")
     service = next(service for service in sample.services("cmp1") if service["name"] == "ovn_chassis")
     files = [item for item in service["files"] if item["dest"] == unit]
-    variables = sample.variables("cmp1") | {"ovn_chassis_tunnel_interface": ""}
-    shared = sample.render("cmp1", service | {"files": files}, variables)[-1].text or ""
+    changed = sample.changed(ovn_chassis_tunnel_interface="")
+    shared = changed.render("cmp1", service | {"files": files})[-1].text or ""
     assert "ip address add 198.18.0.10/24 dev br-provider\n" in shared
     assert "kilonova-tunnel\n" not in shared and "eth2" not in shared
 
@@ -392,12 +394,12 @@ def test_tunnels_have_their_own_bridge_where_they_have_an_interface() -> None:
 def test_overrides_reach_the_file(option: str, variable: str, name: str) -> None:
     section, _, key = option.partition("/")
     sample = rendering.load("all_in_one")
-    variables = sample.variables("cloud1") | {variable: {section: {key: "from the site"}}}
+    overrides = {section: {key: "from the site"}}
     service = next(service for service in sample.services("cloud1") if service["name"] == "nova")
     (file,) = [item for item in service["files"] if item["dest"] == f"/etc/nova/{name}"]
     assert file["overrides_name"] == variable
-    files = [file | {"overrides": variables[variable]}]
-    text = sample.render("cloud1", service | {"files": files}, variables)[-1].text
+    files = [file | {"overrides": overrides}]
+    text = sample.changed(**{variable: overrides}).render("cloud1", service | {"files": files})[-1].text
     assert ini(text or "").get(section, key) == "from the site"
 
 
@@ -416,9 +418,8 @@ def test_every_file_with_overrides_takes_them(service_name: str, dest: str) -> N
     sample = rendering.load("all_in_one")
     service = next(service for service in sample.services("cloud1") if service["name"] == service_name)
     (file,) = [item for item in service["files"] if item["dest"] == dest]
-    variables = sample.variables("cloud1")
     files = [file | {"overrides": {"made_up": {"option": "from the site"}}}]
-    text = sample.render("cloud1", service | {"files": files}, variables)[-1].text or ""
+    text = sample.render("cloud1", service | {"files": files})[-1].text or ""
     assert re.search(r"^\[made_up\]\n(.*\n)*?option ?[:=] ?from the site$", text, re.MULTILINE)
 
 

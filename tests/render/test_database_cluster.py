@@ -18,12 +18,9 @@ OTHERS = {"sto2": "192.0.2.32", "sto3": "192.0.2.33"}
 
 def load(**changes: Any) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """The maps of MariaDB and HAProxy, and their files, with other values of variables."""
-    base = rendering.load("storage")
-    variables = {**base.variables(HOST), **changes}
-    sample = rendering.Sample(base.loader, base.inventory, base.variable_manager, base.play, base.roles)
-    sample.variables = lambda host: variables  # type: ignore[method-assign]
+    sample = rendering.load("storage").changed(**changes)
     maps = {one["name"]: one for one in sample.services(HOST) if one["name"] in ("mariadb", "haproxy")}
-    texts = [file for one in maps.values() for file in sample.render(HOST, one, variables)]
+    texts = [file for one in maps.values() for file in sample.render(HOST, one)]
     return maps, {file.dest: file.text for file in texts if file.text is not None}
 
 

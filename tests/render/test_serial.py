@@ -77,15 +77,10 @@ def test_what_nova_connects_to_is_led_into_haproxy() -> None:
 
 
 def test_without_serial_consoles_nothing_of_it_runs() -> None:
-    sample = rendering.load("all_in_one")
-    variables = {**sample.variables("cloud1"), "nova_serial_console": False}
-    sample = rendering.Sample(sample.loader, sample.inventory, sample.variable_manager, sample.play, sample.roles)
-    sample.variables = lambda host: variables  # type: ignore[method-assign]
+    sample = rendering.load("all_in_one").changed(nova_serial_console=False)
     services = {service["name"]: service for service in sample.services("cloud1")}
     texts = {
-        file.dest: file.text or ""
-        for name in ("haproxy", "nova")
-        for file in sample.render("cloud1", services[name], variables)
+        file.dest: file.text or "" for name in ("haproxy", "nova") for file in sample.render("cloud1", services[name])
     }
     assert "serial-consoles" not in texts["/etc/haproxy/haproxy.cfg"]
     assert "redirect" not in texts["/etc/kilonova/serial.nft"]

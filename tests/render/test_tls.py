@@ -55,13 +55,9 @@ def ini(text: str) -> configparser.ConfigParser:
 
 def proxy_of(sample: rendering.Sample, host: str, **changes: Any) -> str:
     """haproxy.cfg with other values of variables."""
-    variables = {**sample.variables(host), **changes}
-    sample_with = rendering.Sample(sample.loader, sample.inventory, sample.variable_manager, sample.play, sample.roles)
-    sample_with.variables = lambda host: variables  # type: ignore[method-assign]
-    (service,) = [one for one in sample_with.services(host) if one["name"] == "haproxy"]
-    (text,) = [
-        file.text for file in sample_with.render(host, service, variables) if file.dest == "/etc/haproxy/haproxy.cfg"
-    ]
+    changed = sample.changed(**changes)
+    (service,) = [one for one in changed.services(host) if one["name"] == "haproxy"]
+    (text,) = [file.text for file in changed.render(host, service) if file.dest == "/etc/haproxy/haproxy.cfg"]
     assert text
     return text
 

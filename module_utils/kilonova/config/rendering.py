@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+from collections import ChainMap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,13 +77,11 @@ class FileRenderer:
             template = trust_as_template(self._action._loader.get_text_file_contents(source))
             templar = self._action._templar.copy_with_new_env(
                 searchpath=searchpath,
-                available_variables={
-                    "ansible_managed": MANAGED,
-                    **task_vars,
-                    "template_path": src,
-                    "template_fullpath": source,
-                    "template_destpath": dest,
-                },
+                available_variables=ChainMap(
+                    {"template_path": src, "template_fullpath": source, "template_destpath": dest},
+                    task_vars,
+                    {"ansible_managed": MANAGED},
+                ),
             )
             return templar.template(template, escape_backslashes=False, overrides={"trim_blocks": True})
         except AnsibleError as error:
