@@ -13,10 +13,11 @@ import yaml
 from ansible.playbook.play_context import PlayContext
 from ansible.playbook.task import Task
 from ansible.plugins import loader as plugins
-from ansible.template import Templar, trust_as_template
+from ansible.template import trust_as_template
 
 from plugins.action.preflight import ActionModule
 from tests.render import rendering
+from tests.render.templating import templar_with
 
 
 def interface(*addresses: str) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def look(
     changed = {name: {"cloud_compute_batch": value} for name, value in (batches or {}).items()}
     changed[host] = {**changed.get(host, {}), **changes}
     variables["hostvars"] = Inventory(variables["hostvars"], absent, changed)
-    templar = Templar(loader=sample.loader, variables=variables)
+    templar = templar_with(sample.loader, variables)
     given: dict[str, Any] = {
         name: 0 for name in ("minimum_memory_mib", "minimum_disk_mib", "minimum_disk_deployed_mib")
     }
@@ -248,9 +249,9 @@ def test_a_first_run_looks_at_hosts_before_there_are_secrets(inventory: str) -> 
     task = yaml.safe_load((rendering.PROJECT / "roles/preflight/tasks/main.yml").read_text())[0]
     for host in sample.hosts():
         variables = sample.variables(host)
-        secrets = Templar(loader=sample.loader, variables=variables).template(variables["secrets_names"])
+        secrets = sample.templar(host).template(variables["secrets_names"])
         first = {name: value for name, value in variables.items() if name not in secrets}
-        templar = Templar(loader=sample.loader, variables=first)
+        templar = templar_with(sample.loader, first)
         for value in task["preflight"].values():
             templar.template(trust(value))
 
