@@ -100,7 +100,7 @@ clean: ## Remove .venv and .cache (run make destroy first)
 
 ##@ Checks and tests
 # The longest first.
-CHECKS := check-rendering check-plugins check-ansible check-project check-unit check-types check-yaml check-python
+CHECKS := check-ansible check-plugins check-rendering check-unit check-project check-types check-yaml check-python
 
 .PHONY: check $(CHECKS)
 check: $(DEV_STAMP) ## Run linters, type checks, unit and rendering tests (no root, no lab, 3 minutes)
