@@ -13,11 +13,13 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.kilonova.system.dry_run import not_looked_at
 from ansible.module_utils.kilonova.system.logs import unit_log
+from ansible.module_utils.kilonova.system.waiting import look_until
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "state": {"type": "str", "choices": ["looked", "prepared", "absent", "joining", "member"], "default": "member"},
@@ -268,10 +270,9 @@ def remove(module: AnsibleModule) -> None:
     deadline = time.monotonic() + module.params["timeout"]
     for entry in module.params["databases"]:
         name, address, database = entry["name"], entry["address"], DATABASES[entry["name"]]
-        look = ask(module, database)
-        while not quorum_without(look, address) and time.monotonic() < deadline and not module.check_mode:
-            time.sleep(POLL_SECONDS)
-            look = ask(module, database)
+        look = look_until(
+            module, partial(ask, module, database), partial(quorum_without, address=address), deadline, POLL_SECONDS
+        )
         if not quorum_without(look, address):
             if module.check_mode:
                 why = look.error or "it has no majority yet"
@@ -318,10 +319,9 @@ def keep(module: AnsibleModule) -> None:
     for entry in module.params["databases"]:
         name, database = entry["name"], DATABASES[entry["name"]]
         wanted = {entry["address"], *entry["expected"]}
-        look = look_here(module, name)
-        while not ready(look, wanted) and time.monotonic() < deadline and not module.check_mode:
-            time.sleep(POLL_SECONDS)
-            look = look_here(module, name)
+        look = look_until(
+            module, partial(look_here, module, name), partial(ready, wanted=wanted), deadline, POLL_SECONDS
+        )
         looks[name] = asdict(look)
         connected = {look.members[sid] for sid in look.connected}
         if not ready(look, {entry["address"]} if module.check_mode else wanted):

@@ -13,12 +13,14 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.kilonova.network.ovs_chassis import SSL, as_list
 from ansible.module_utils.kilonova.system.dry_run import not_looked_at
 from ansible.module_utils.kilonova.system.logs import unit_log
+from ansible.module_utils.kilonova.system.waiting import look_until
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "databases": {
@@ -145,16 +147,15 @@ def read(module: AnsibleModule, database: Database) -> State | str:
 
 def run(module: AnsibleModule) -> None:
     """Apply the differences of each database in one transaction."""
-    deadline = time.monotonic() + (0 if module.check_mode else module.params["timeout"])
+    deadline = time.monotonic() + module.params["timeout"]
     changes: list[str] = []
     for params in module.params["databases"]:
         database = DATABASES[params["name"]]
         installed = shutil.which(database.program) is not None
-        state = read(module, database)
         # It may be starting.
-        while isinstance(state, str) and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
-            state = read(module, database)
+        state = look_until(
+            module, partial(read, module, database), lambda found: not isinstance(found, str), deadline, POLL_SECONDS
+        )
         if isinstance(state, str) and not module.check_mode:
             module.fail_json(msg=f"OVN's {params['name']} database does not answer: {state}\n{unit_log(database.unit)}")
         if isinstance(state, str) and installed:

@@ -14,12 +14,14 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.kilonova.system.dry_run import not_looked_at
 from ansible.module_utils.kilonova.system.logs import unit_log
+from ansible.module_utils.kilonova.system.waiting import look_until
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "state": {"type": "str", "choices": ["looked", "prepared", "absent", "member"], "default": "member"},
@@ -185,20 +187,22 @@ def prepare(module: AnsibleModule) -> None:
 def remove(module: AnsibleModule) -> None:
     """Forget the node, once the members that run are a majority without it."""
     node, deadline = module.params["node"], time.monotonic() + module.params["timeout"]
-    while True:
+
+    def look_now() -> Look:
         found, error = ask(module)
-        look = Look(**found)
+        return Look(**found, error=error)
+
+    def gone(look: Look) -> bool:
         # One that has just died runs, as far as the others know.
-        ready = quorum_without(look, node) and node not in look.running
-        if ready or module.check_mode or time.monotonic() > deadline:
-            break
-        time.sleep(POLL_SECONDS)
+        return quorum_without(look, node) and node not in look.running
+
+    look = look_until(module, look_now, gone, deadline, POLL_SECONDS)
     if not quorum_without(look, node):
         if module.check_mode:
-            not_looked_at(module, "RabbitMQ's cluster", error or "it has no majority yet", changes=[])
+            not_looked_at(module, "RabbitMQ's cluster", look.error or "it has no majority yet", changes=[])
         module.fail_json(
             msg=f"{node} cannot be taken out of RabbitMQ's cluster: of its members {look.members or '(unknown)'}, only "
-            f"{sorted(set(look.running) - {node})} run without it, which is no majority. {error}".rstrip()
+            f"{sorted(set(look.running) - {node})} run without it, which is no majority. {look.error}".rstrip()
         )
     stale = node in look.members
     if stale and node in look.running:
@@ -218,18 +222,17 @@ def keep(module: AnsibleModule) -> None:
     node, members = params["node"], params["members"]
     wanted = {node, *params["expected"]}
     deadline = time.monotonic() + params["timeout"]
-    while True:
-        look = look_here(module)
-        ready = look.serving and wanted <= set(look.running)
-        if ready or module.check_mode or time.monotonic() > deadline:
-            break
-        time.sleep(POLL_SECONDS)
+
+    def ready(look: Look) -> bool:
+        return look.serving and wanted <= set(look.running)
+
+    look = look_until(module, partial(look_here, module), ready, deadline, POLL_SECONDS)
     extra = [f"RabbitMQ: member {name}" for name in look.members if name not in members]
     facts = asdict(look) | {"missing": [name for name in members if name not in look.running], "foreign": extra}
     if not look.serving and module.check_mode:
         # The unit is known not to run, or waits for others.
         not_looked_at(module, "RabbitMQ's cluster", look.error or f"{node} does not serve yet", changes=[], **facts)
-    if not ready and not module.check_mode:
+    if not ready(look) and not module.check_mode:
         why = (
             f"{sorted(wanted - set(look.running))} do not run" if look.serving else look.error or "it waits for others"
         )
