@@ -61,6 +61,13 @@ options:
     description: Additional IPv4 address with prefix length of the bridge, the gateway of the guests. Empty for none.
     type: str
     default: ""
+  moving_addresses:
+    description:
+      - IPv4 addresses with prefix length that the bridge may have or not, as something else decides, such as those that
+        keepalived gives to one of several hosts. They are left as they are.
+    type: list
+    elements: str
+    default: []
   veth:
     description: Whether a veth pair <bridge>-ovs and ovs-<bridge> joins the bridge to Open vSwitch.
     type: bool

@@ -45,6 +45,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "dns": {"type": "list", "elements": "str", "default": []},
     "mtu": {"type": "int", "default": 0},
     "gateway_address": {"type": "str", "default": ""},
+    "moving_addresses": {"type": "list", "elements": "str", "default": []},
     "veth": {"type": "bool", "default": False},
     "rollback_seconds": {"type": "int", "default": 60},
     "path": {"type": "path", "default": "/etc/network/interfaces"},
@@ -135,7 +136,7 @@ def check_host(module: AnsibleModule, wanted: Wanted, files: dict[str, str], ker
         for block in parse(text)
     )
     addresses = [a for link in (name, wanted.bridge) for a in kernel.get(link, {}).get("addresses", []) if ":" not in a]
-    addresses = [a for a in addresses if a != wanted.gateway_address]
+    addresses = [a for a in addresses if a not in (wanted.gateway_address, *wanted.moving_addresses)]
     if wanted.method == "auto" and addresses and not described:
         raise Refused(
             f"flat_interface = {name} has the address {addresses[0]}, but {path} does not say where it comes from, so "
@@ -177,7 +178,7 @@ def wanted_of(module: AnsibleModule) -> Wanted:
                 msg=f"{option} = {p[option]}: {error}. Write an IPv4 address with prefix length, such as 10.0.0.2/24."
             )
     names = ("interface", "bridge", "method", "address", "gateway", "dns", "mtu", "gateway_address", "veth")
-    return Wanted(**{name: p[name] for name in names})
+    return Wanted(**{name: p[name] for name in names}, moving_addresses=p["moving_addresses"])
 
 
 def compare(module: AnsibleModule, wanted: Wanted) -> tuple[Plan, dict[str, dict[str, Any]]]:

@@ -41,6 +41,7 @@ class Wanted:
     dns: list[str] = field(default_factory=list)
     mtu: int = 0
     gateway_address: str = ""
+    moving_addresses: list[str] = field(default_factory=list)
     veth: bool = False
 
     @property
@@ -290,7 +291,8 @@ def drift(kernel: dict[str, dict[str, Any]], target: Plan, wanted: Wanted) -> li
     found += [
         f"{wanted.bridge} lacks the address {address}" for address in target.addresses if address not in addresses
     ]
-    if target.dhcp and not [a for a in addresses if ":" not in a and a != wanted.gateway_address]:
+    own = (wanted.gateway_address, *wanted.moving_addresses)
+    if target.dhcp and not [a for a in addresses if ":" not in a and a not in own]:
         found.append(f"{wanted.bridge} has no address from DHCP")
     wire = kernel.get(wanted.interface, {})
     left = [str(a) for a in wire.get("addresses") or () if ":" not in str(a)]
@@ -314,5 +316,6 @@ def foreign(kernel: dict[str, dict[str, Any]], target: Plan, wanted: Wanted) -> 
     bridge = kernel.get(wanted.bridge, {})
     # With DHCP, any address may be the bridge's own.
     addresses = [] if target.dhcp else [str(one) for one in bridge.get("addresses") or () if ":" not in str(one)]
-    found = [f"{wanted.bridge}: address {one}" for one in addresses if one not in target.addresses]
+    known = [*target.addresses, *wanted.moving_addresses]
+    found = [f"{wanted.bridge}: address {one}" for one in addresses if one not in known]
     return found + [f"{wanted.bridge}: port {one}" for one in bridge.get("ports") or () if one not in target.ports]

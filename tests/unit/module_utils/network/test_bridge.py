@@ -126,6 +126,11 @@ def test_without_a_stanza_the_message_says_what_to_set() -> None:
     assert "Set bridge_method to static (with bridge_address: 10.0.0.2/24 and bridge_gateway)" in str(refused.value)
 
 
+def test_an_address_that_moves_needs_no_stanza() -> None:
+    text, module = REFUSED[2][1], Module(moving_addresses=["10.0.0.2/24"])
+    bridge.check_host(module, bridge.wanted_of(module), {"/etc/network/interfaces": text}, KERNEL)
+
+
 class Ended(SystemExit):
     """Raised by exit_json."""
 

@@ -259,6 +259,14 @@ def test_what_nothing_describes_is_foreign() -> None:
     assert foreign(state, leased, WANTED) == ["br0: port tap0"]
 
 
+def test_an_address_that_moves_is_neither_foreign_nor_missing() -> None:
+    wanted = Wanted("eth0", "br0", veth=True, moving_addresses=["192.168.1.1/24"])
+    state, target = kernel(), plan({MAIN: STATIC}, MAIN, wanted)
+    for addresses in (["10.0.0.2/24"], ["10.0.0.2/24", "192.168.1.1/24"]):
+        state["br0"]["addresses"] = addresses
+        assert (foreign(state, target, wanted), drift(state, target, wanted)) == ([], [])
+
+
 def test_dhcp_without_an_address_is_drift() -> None:
     state = kernel()
     state["br0"]["addresses"] = ["192.168.1.1/24"]
