@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: haproxy_server
-short_description: Take a server out of HAProxy, and put it back
+short_description: Take servers out of HAProxy, and put them back
 version_added: "0.1.0"
 description:
   - Asks a running HAProxy by its socket, and changes no file. HAProxy forgets the state when it reloads its
@@ -16,9 +16,10 @@ description:
     some take longer, as consoles do.
   - A server that is ready gets requests as soon as the checks of HAProxy find it up, for which the module waits.
 options:
-  name:
-    description: Name of the server.
-    type: str
+  names:
+    description: Names of the servers.
+    type: list
+    elements: str
     required: true
   proxies:
     description: Names of the proxies.
@@ -26,12 +27,12 @@ options:
     elements: str
     required: true
   state:
-    description: Whether the server gets requests.
+    description: Whether the servers get requests.
     type: str
     choices: [drained, ready]
     required: true
   timeout:
-    description: Seconds to wait.
+    description: Seconds to wait; V(0) does not wait, and accepts servers that are not up.
     type: float
     default: 60
   socket:
@@ -41,7 +42,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Reports in which proxies the state would change.
+    description: Reports of which servers the state would change, of none where HAProxy does not run.
   diff_mode:
     support: none
 notes:
@@ -52,24 +53,30 @@ author: The Kilonova authors (@kilonova)
 EXAMPLES = r"""
 - name: Send no requests to a controller
   haproxy_server:
-    name: ctl2
+    names: [ctl2]
     proxies: [keystone, nova]
     state: drained
 """
 
 RETURN = r"""
-proxies:
-  description: Proxies in which the state changed, or would in check mode.
+servers:
+  description: Servers of which the state changed, or would in check mode, after their proxies.
   returned: success
   type: list
   elements: str
-  sample: [keystone, nova]
+  sample: [keystone/ctl2, nova/ctl2]
+changes:
+  description: The same, one line each.
+  returned: success
+  type: list
+  elements: str
+  sample: ["haproxy: keystone/ctl2 ready"]
 unfinished:
-  description: Proxies in which requests to a drained server are still in progress.
+  description: Drained servers to which requests are still in progress.
   returned: success
   type: list
   elements: str
-  sample: [nova-novncproxy]
+  sample: [nova-novncproxy/ctl2]
 """
 
 from ansible.module_utils.basic import AnsibleModule

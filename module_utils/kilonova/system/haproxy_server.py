@@ -15,7 +15,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 ARGUMENT_SPEC: dict[str, Any] = {
-    "name": {"type": "str", "required": True},
+    "names": {"type": "list", "elements": "str", "required": True},
     "proxies": {"type": "list", "elements": "str", "required": True},
     "state": {"type": "str", "choices": ["drained", "ready"], "required": True},
     "timeout": {"type": "float", "default": 60.0},
@@ -34,10 +34,15 @@ def command(path: str, text: str) -> str:
         return b"".join(iter(lambda: connection.recv(65536), b"")).decode(errors="replace").strip()
 
 
-def rows(path: str, name: str, proxies: list[str]) -> list[dict[str, str]]:
-    """Return what HAProxy says of a server in each of the proxies. Raises OSError."""
+def rows(path: str, names: list[str], proxies: list[str]) -> list[dict[str, str]]:
+    """Return what HAProxy says of servers in each of the proxies. Raises OSError."""
     text = command(path, "show stat").removeprefix("# ")
-    return [row for row in csv.DictReader(text.splitlines()) if row["svname"] == name and row["pxname"] in proxies]
+    return [row for row in csv.DictReader(text.splitlines()) if row["svname"] in names and row["pxname"] in proxies]
+
+
+def label(row: dict[str, str]) -> str:
+    """Return the proxy and the server, as HAProxy's commands name them."""
+    return f"{row['pxname']}/{row['svname']}"
 
 
 def out(row: dict[str, str]) -> bool:
@@ -48,31 +53,41 @@ def out(row: dict[str, str]) -> bool:
 def unfinished(found: list[dict[str, str]], state: str) -> list[str]:
     """Return proxies in which requests are in progress, or the server is not up yet."""
     if state == "drained":
-        return [row["pxname"] for row in found if int(row["scur"] or 0)]
-    return [f"{row['pxname']} ({row['status']})" for row in found if not row["status"].startswith("UP")]
+        return [label(row) for row in found if int(row["scur"] or 0)]
+    return [f"{label(row)} ({row['status']})" for row in found if not row["status"].startswith("UP")]
 
 
 def run(module: AnsibleModule) -> None:
     """Set the state, and wait until requests have ended, or the server is up."""
     params = module.params
-    name, path, state = params["name"], params["socket"], params["state"]
+    names, proxies, path, state = params["names"], params["proxies"], params["socket"], params["state"]
     try:
-        found = rows(path, name, params["proxies"])
-        changed = [row["pxname"] for row in found if out(row) != (state == "drained")]
+        found = rows(path, names, proxies)
+        changed = [label(row) for row in found if out(row) != (state == "drained")]
         if module.check_mode:
-            module.exit_json(changed=bool(changed), proxies=changed, unfinished=[])
-        for proxy in changed:
+            module.exit_json(changed=bool(changed), servers=changed, changes=lines(changed, state), unfinished=[])
+        # One that is down does not show whether it was taken out.
+        told = changed + [label(row) for row in found if state == "ready" and row["status"].startswith("DOWN")]
+        for server in told:
             word = "drain" if state == "drained" else "ready"
-            if answer := command(path, f"set server {proxy}/{name} state {word}"):
-                module.fail_json(msg=f"HAProxy does not set the state of {proxy}/{name}: {answer}")
+            if answer := command(path, f"set server {server} state {word}"):
+                module.fail_json(msg=f"HAProxy does not set the state of {server}: {answer}")
         end = time.monotonic() + params["timeout"]
-        while (left := unfinished(rows(path, name, params["proxies"]), state)) and time.monotonic() < end:
+        while (left := unfinished(rows(path, names, proxies), state)) and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
     except OSError as error:
+        if module.check_mode:
+            # One that does not run has taken nothing out; that it has to run is for others to say.
+            module.exit_json(changed=False, servers=[], changes=[], unfinished=[])
         module.fail_json(msg=f"HAProxy does not answer at {path}: {error}. See journalctl -u haproxy.")
-    if left and state == "ready":
+    if left and state == "ready" and params["timeout"]:
         module.fail_json(
-            msg=f"HAProxy does not find {name} up after {params['timeout']:g} s: {', '.join(left)}. It sends it no "
-            "requests. See the logs of these services there."
+            msg=f"HAProxy does not find these servers up after {params['timeout']:g} s: {', '.join(left)}. It sends "
+            "them no requests. See the logs of these services there."
         )
-    module.exit_json(changed=bool(changed), proxies=changed, unfinished=left)
+    module.exit_json(changed=bool(changed), servers=changed, changes=lines(changed, state), unfinished=left)
+
+
+def lines(servers: list[str], state: str) -> list[str]:
+    """Return changes as a report lists them."""
+    return [f"haproxy: {server} {state}" for server in servers]

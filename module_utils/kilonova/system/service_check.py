@@ -39,6 +39,7 @@ from ansible.module_utils.kilonova.storage import osds as ceph_osds
 from ansible.module_utils.kilonova.storage import pools as ceph_pools
 from ansible.module_utils.kilonova.system import (
     apt_packages,
+    haproxy_server,
     rabbitmq_cluster,
     rabbitmq_definitions,
     sysctl_values,
@@ -57,6 +58,7 @@ CHECKS: dict[str, ModuleType] = {
     "firewall_tables": firewall_tables,
     "galera_member": galera,
     "guest_image": guest_image,
+    "haproxy_server": haproxy_server,
     "keystone_bootstrap": keystone_bootstrap,
     "keystone_catalog": keystone_catalog,
     "keystone_keys": keystone_keys,

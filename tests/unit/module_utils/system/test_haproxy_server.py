@@ -23,6 +23,7 @@ class Proxy:
     def __init__(self, path: Path) -> None:
         self.path, self.commands = path, list[str]()
         self.servers = {(proxy, name): ["UP", 0] for proxy in ("keystone", "nova", "db") for name in ("ctl1", "ctl2")}
+        self.out = set[tuple[str, str]]()
         self.after: list[Any] = []
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.bind(str(path))
@@ -47,8 +48,14 @@ class Proxy:
             return "\n".join(["# pxname,svname,scur,status", *lines]) + "\n"
         _, _, where, _, state = text.split()
         proxy, _, name = where.partition("/")
-        self.servers[proxy, name][0] = {"drain": "DRAIN", "ready": "UP"}[state]
+        self.out = self.out | {(proxy, name)} if state == "drain" else self.out - {(proxy, name)}
+        # As in HAProxy, a server that is down shows that only.
+        if not str(self.servers[proxy, name][0]).startswith("DOWN"):
+            self.up(proxy, name)
         return "\n"
+
+    def up(self, *server: str) -> None:
+        self.servers[server[0], server[1]][0] = "DRAIN" if server in self.out else "UP"
 
 
 @pytest.fixture
@@ -59,7 +66,7 @@ def proxy(tmp_path: Path) -> Iterator[Proxy]:
 
 
 def run(capsys: pytest.CaptureFixture[str], path: Path, **arguments: Any) -> dict[str, Any]:
-    given = {"name": "ctl2", "proxies": ["keystone", "nova"], "socket": str(path), "timeout": 2.0} | arguments
+    given = {"names": ["ctl2"], "proxies": ["keystone", "nova"], "socket": str(path), "timeout": 2.0} | arguments
     with patch_module_args(given), pytest.raises(SystemExit):
         haproxy_server.run(AnsibleModule(argument_spec=haproxy_server.ARGUMENT_SPEC, supports_check_mode=True))
     return dict(json.loads(capsys.readouterr().out))
@@ -68,7 +75,7 @@ def run(capsys: pytest.CaptureFixture[str], path: Path, **arguments: Any) -> dic
 def test_a_server_is_drained_once_and_put_back(proxy: Proxy, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, proxy.path, state="drained", _ansible_check_mode=True)["changed"] is True
     assert proxy.servers["nova", "ctl2"][0] == "UP"
-    assert run(capsys, proxy.path, state="drained")["proxies"] == ["keystone", "nova"]
+    assert run(capsys, proxy.path, state="drained")["servers"] == ["keystone/ctl2", "nova/ctl2"]
     assert {key for key, (status, _) in proxy.servers.items() if status == "DRAIN"} == {
         ("keystone", "ctl2"),
         ("nova", "ctl2"),
@@ -84,15 +91,25 @@ def test_requests_in_progress_are_waited_for(proxy: Proxy, capsys: pytest.Captur
     proxy.after = [lambda servers: servers["nova", "ctl2"].__setitem__(1, 0), lambda servers: None]
     assert run(capsys, proxy.path, state="drained")["unfinished"] == []
     proxy.servers["nova", "ctl2"][1] = 1
-    assert run(capsys, proxy.path, state="drained", timeout=0.3)["unfinished"] == ["nova"]
+    assert run(capsys, proxy.path, state="drained", timeout=0.3)["unfinished"] == ["nova/ctl2"]
 
 
 def test_a_server_that_is_not_up_again_is_named(proxy: Proxy, capsys: pytest.CaptureFixture[str]) -> None:
     proxy.servers["nova", "ctl2"][0] = "DOWN 1/2"
     found = run(capsys, proxy.path, state="ready", timeout=0.3)
-    assert found["failed"] and "ctl2 up after 0.3 s: nova (DOWN 1/2)" in found["msg"]
+    assert not run(capsys, proxy.path, state="ready", timeout=0).get("failed")
+    assert found["failed"] and "up after 0.3 s: nova/ctl2 (DOWN 1/2)" in found["msg"]
+
+
+def test_a_server_that_was_drained_and_went_down_is_put_back(proxy: Proxy, capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, proxy.path, state="drained")
+    proxy.servers["nova", "ctl2"][0] = "DOWN"
+    proxy.after = [lambda servers: proxy.up("nova", "ctl2"), lambda servers: None]
+    assert run(capsys, proxy.path, state="ready")["unfinished"] == []
+    assert proxy.servers["nova", "ctl2"][0] == "UP"
 
 
 def test_an_haproxy_that_does_not_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = run(capsys, tmp_path / "none.sock", state="ready")
     assert found["failed"] and "HAProxy does not answer at" in found["msg"]
+    assert run(capsys, tmp_path / "none.sock", state="ready", _ansible_check_mode=True)["changed"] is False
