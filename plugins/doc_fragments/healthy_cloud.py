@@ -18,4 +18,9 @@ options:
     type: list
     elements: str
     default: []
+  silent_hosts:
+    description: Hosts that are known not to answer. That their services and agents are down is no problem.
+    type: list
+    elements: str
+    default: []
 """

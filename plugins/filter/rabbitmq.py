@@ -72,6 +72,28 @@ def derived(seed: str, host: str) -> str:
         raise AnsibleFilterError(f"compute_messaging: {error}") from error
 
 
+def rpc_servers(
+    services: Iterable[Mapping[str, Any]], groups: Mapping[str, Iterable[str]], silent: Iterable[str] = ()
+) -> list[dict[str, Any]]:
+    """Return what answers calls over RabbitMQ, as the module rpc_ping takes it, one entry for each configuration file.
+
+    silent: hosts to leave out.
+    """
+    left_out = set(silent)
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for service in services:
+        hosts = dict.fromkeys(host for group in service["groups"] for host in groups.get(group, []))
+        for entry in service.get("rpc", []):
+            own = {key: entry[key] for key in ("topic", "unit", "layer")}
+            # A name that several hosts share is that of none.
+            names = [(entry["server"], "")] if entry.get("server") else [(one, one) for one in hosts]
+            servers = found.setdefault((entry["config"], entry["exchange"]), [])
+            servers += [{**own, "server": name, "host": host} for name, host in names if host not in left_out]
+    return [
+        {"config": config, "exchange": exchange, "servers": servers} for (config, exchange), servers in found.items()
+    ]
+
+
 def rabbitmq_definitions(accounts: Iterable[Account]) -> dict[str, Any]:
     """Return the content of a definitions file with these accounts."""
     accounts = list(accounts)
@@ -110,4 +132,5 @@ class FilterModule:
             "compute_messaging": compute_messaging,
             "rabbitmq_definitions": rabbitmq_definitions,
             "rabbitmq_password_hash": rabbitmq_password_hash,
+            "rpc_servers": rpc_servers,
         }

@@ -25,13 +25,13 @@ def run(module: AnsibleModule) -> None:
     api = CloudApi(connect(module))
     expected = params["computes"], params["images"], params["servers"]
     if params["report_only"]:
-        state, problems = look(api, *expected)
+        state, problems = look(api, *expected, params["silent_hosts"])
         lasting = [f"{one['layer']}: {one['message']}" for one in problems if not one["passes"]]
         # A dry run lists what no run corrects.
         needs_you = {"needs_you": lasting} if module.check_mode else {}
         module.exit_json(changed=False, problems=problems, **needs_you, **state)
     try:
-        state, _ = healthy(api, *expected, params["timeout"])
+        state, _ = healthy(api, *expected, params["timeout"], params["silent_hosts"])
     except Unhealthy as error:
         module.fail_json(msg=str(error), problems=error.problems, layer=error.layer)
     module.exit_json(changed=False, problems=[], **state)

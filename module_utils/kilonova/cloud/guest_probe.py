@@ -198,7 +198,12 @@ def probe_healthy(probe: Probe) -> dict[str, Any]:
     params = probe.params
     early = Background(probe.run)
     state, at_once = healthy(
-        probe.api, params["computes"], params["images"], [params["server"]], params["cloud_timeout"]
+        probe.api,
+        params["computes"],
+        params["images"],
+        [params["server"]],
+        params["cloud_timeout"],
+        params["silent_hosts"],
     )
     server = next(one for one in state["servers"] if one["name"] == params["server"])
     try:

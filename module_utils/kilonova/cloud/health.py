@@ -28,6 +28,7 @@ AGENT_TYPES = {
 HEALTH_ARGUMENTS: dict[str, dict[str, Any]] = {
     "computes": {"type": "list", "elements": "str", "default": []},
     "images": {"type": "list", "elements": "str", "default": []},
+    "silent_hosts": {"type": "list", "elements": "str", "default": []},
 }
 # States that a server leaves by a request only.
 ENDED = ("SHUTOFF", "ERROR", "PAUSED", "SUSPENDED", "SHELVED", "SHELVED_OFFLOADED", "SOFT_DELETED", "VERIFY_RESIZE")
@@ -336,7 +337,7 @@ def judge(state: dict[str, Any], computes: list[str], images: list[str], servers
     if "images" in state:
         found += image_problems(state["images"], images)
     faults = volume_service_faults(state.get("volume_services"))
-    found += [problem(layer, text, passes=passes) for layer, text, passes in faults]
+    found += [problem(layer, text, *hosts, passes=passes) for layer, text, hosts, passes in faults]
     if "physical_networks" in state and "localnets" in state:
         texts = localnet.differences(state["physical_networks"], state["localnets"])
         found += [problem("OVN", text, passes=False) for text in texts]
@@ -369,18 +370,24 @@ class Unhealthy(Exception):
 
 
 def look(
-    api: CloudApi, computes: list[str], images: list[str], servers: list[str]
+    api: CloudApi, computes: list[str], images: list[str], servers: list[str], silent: Sequence[str] = ()
 ) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the state and all problems at this moment."""
+    """Return the state and all problems at this moment, except of hosts that are known to be silent."""
     state, problems = read_all(api, images)
     problems += judge(state, computes, images, servers)
+    problems = [one for one in problems if not one["hosts"] or not {*one["hosts"]} <= {*silent}]
     for internal in ("providers", "ports", "physical_networks", "localnets"):
         state.pop(internal, None)
     return state, problems
 
 
 def healthy(
-    api: CloudApi, computes: list[str], images: list[str], servers: list[str], timeout: float
+    api: CloudApi,
+    computes: list[str],
+    images: list[str],
+    servers: list[str],
+    timeout: float,
+    silent: Sequence[str] = (),
 ) -> tuple[dict[str, Any], bool]:
     """Wait until there is no problem. Returns the state, and whether it was healthy at once.
 
@@ -389,7 +396,7 @@ def healthy(
     start = time.monotonic()
     first = True
     while True:
-        state, problems = look(api, computes, images, servers)
+        state, problems = look(api, computes, images, servers, silent)
         if not problems:
             return state, first
         patience = timeout if all(one["passes"] for one in problems) else min(timeout, OTHERS_SECONDS)

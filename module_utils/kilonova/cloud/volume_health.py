@@ -28,24 +28,25 @@ def read_volume_services(api: CloudApi) -> list[dict[str, Any]] | None:
     ]
 
 
-def volume_service_faults(services: list[dict[str, Any]] | None) -> list[tuple[str, str, bool]]:
-    """Return the layer, the message and whether it may pass of each problem; none without Cinder."""
-    found: list[tuple[str, str, bool]] = []
+def volume_service_faults(services: list[dict[str, Any]] | None) -> list[tuple[str, str, list[str], bool]]:
+    """Return the layer, the message, the hosts and whether it may pass of each problem; none without Cinder."""
+    found: list[tuple[str, str, list[str], bool]] = []
     if services is None:
         return found
     for one in services:
         layer = BINARIES.get(one["binary"], "Cinder")
-        # The host of a backend names no machine.
         name = f"{one['binary']} {one['host']}"
+        # The host of a backend, such as volumes@ceph, names no machine.
+        hosts = [] if "@" in one["host"] else [one["host"]]
         if one["state"] != "up":
-            found.append((layer, f"{name} is down (Cinder gets no heartbeat from it)", True))
+            found.append((layer, f"{name} is down (Cinder gets no heartbeat from it)", hosts, True))
         if one["status"] != "enabled":
             reason = f" ({one['disabled_reason']})" if one["disabled_reason"] else ""
             command = f"openstack volume service set --enable {one['host']} {one['binary']}"
-            found.append((layer, f"{name} is {one['status']}{reason}; {command} enables it", False))
+            found.append((layer, f"{name} is {one['status']}{reason}; {command} enables it", hosts, False))
     there = {one["binary"] for one in services}
     found += [
-        (layer, f"no {binary} has ever reported to Cinder", True)
+        (layer, f"no {binary} has ever reported to Cinder", [], True)
         for binary, layer in BINARIES.items()
         if binary not in there
     ]

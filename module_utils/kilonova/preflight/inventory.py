@@ -80,12 +80,6 @@ def check_groups(host: str, first: str, groups: Mapping[str, list[str]]) -> list
         found.append(
             "The group controller has no host: the APIs, the database and the queue run there. Put one host into it."
         )
-    elif len(controllers) > 1:
-        found.append(
-            f"The group controller has {len(controllers)} hosts ({', '.join(controllers)}): more than one is not "
-            "supported yet. Leave one in "
-            "it, and put the others into compute."
-        )
     if not computes:
         found.append(
             "The group compute has no host: guests run there. Put at least one host into it; the controller may be in "

@@ -51,7 +51,7 @@ class Api:
 def make_probe(run: Callable[[list[str]], tuple[int, str, str]], console: str, **params: Any) -> Probe:
     arguments = {
         "server": "my_vm", "interface": "br0", "user": "debian", "private_key": "/dev/null", "timeout": 0,
-        "outside_address": "", "consoles": None, "computes": [], "images": [], "cloud_timeout": 5,
+        "outside_address": "", "consoles": None, "computes": [], "images": [], "silent_hosts": [], "cloud_timeout": 5,
     }  # fmt: skip
     module = SimpleNamespace(params=arguments | params, run_command=run, tmpdir=None, no_log_values=set())
     return Probe(module, Api(console, SERVER))  # type: ignore[arg-type]
@@ -148,9 +148,9 @@ class Cloud:
         self.guest_was_checked = threading.Event()
 
     def __call__(
-        self, api: Any, computes: list[str], images: list[str], servers: list[str], timeout: float
+        self, api: Any, computes: list[str], images: list[str], servers: list[str], timeout: float, silent: list[str]
     ) -> tuple[dict[str, Any], bool]:
-        assert (computes, images, servers, timeout) == (["node1"], ["guest"], ["my_vm"], 5)
+        assert (computes, images, servers, timeout, silent) == (["node1"], ["guest"], ["my_vm"], 5, [])
         assert self.guest_was_checked.wait(5)
         if self.broken:
             raise Unhealthy([{"layer": "OVN", "message": "is not alive", "hosts": ["node2"]}])

@@ -187,6 +187,15 @@ def test_what_passes_by_itself_is_waited_for(
     assert len(looks) == (60 if passes else 5)
 
 
+def test_a_host_that_is_known_to_be_silent_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = changed("agents", 0, alive=False)
+    host = found["agents"][0]["host"]
+    monkeypatch.setattr(health, "read_all", lambda api, images: (dict(found), []))
+    expected = (["node1"], ["guest"], ["my_vm"])
+    assert [one["hosts"] for one in health.look(None, *expected)[1]] == [[host]]  # type: ignore[arg-type]
+    assert health.look(None, *expected, [host])[1] == []  # type: ignore[arg-type]
+
+
 def test_an_image_whose_data_is_gone() -> None:
     asked: list[str] = []
 

@@ -50,9 +50,14 @@ def test_a_cloud_without_cinder() -> None:
 )
 def test_a_service_that_is_not_up(changes: dict[str, Any], text: str, passes: bool) -> None:
     found = volume_health.volume_service_faults(read(services(**changes)))
-    assert found == [("Cinder volume", text, passes)]
+    assert found == [("Cinder volume", text, [], passes)]
 
 
 def test_a_service_that_never_reported() -> None:
     found = volume_health.volume_service_faults(read(services()[:2]))
-    assert found == [("Cinder backup", "no cinder-backup has ever reported to Cinder", True)]
+    assert found == [("Cinder backup", "no cinder-backup has ever reported to Cinder", [], True)]
+
+
+def test_the_host_of_a_service() -> None:
+    found = volume_health.volume_service_faults(read([services()[0] | {"state": "down"}, *services()[1:]]))
+    assert [(hosts, passes) for _, _, hosts, passes in found] == [(["node1"], True)]

@@ -99,3 +99,25 @@ def test_definitions_have_every_account() -> None:
     assert found["topic_permissions"] == [
         {"user": "compute-cmp1.site", "vhost": "openstack", **COMPUTE["topics"][0]},
     ]
+
+
+def test_rpc_servers_are_those_of_hosts_that_answer() -> None:
+    about = {"unit": "u", "layer": "L", "exchange": "nova", "config": "/etc/nova.conf"}
+    other = about | {"exchange": "openstack", "config": "/etc/cinder.conf"}
+    services: list[dict[str, Any]] = [
+        {"name": "one", "groups": ["controller"], "rpc": [{"topic": "conductor", "server": "", **about}]},
+        {"name": "two", "groups": ["controller"], "rpc": [{"topic": "volume", "server": "volumes@ceph", **other}]},
+        {"name": "three", "groups": ["compute"], "rpc": [{"topic": "compute", **about}]},
+        {"name": "four", "groups": ["compute"]},
+    ]
+    groups = {"controller": ["ctl1", "ctl2"], "compute": ["ctl1", "cmp1"]}
+    nova, cinder = filters.rpc_servers(services, groups, ["ctl2"])
+    assert (nova["config"], nova["exchange"]) == ("/etc/nova.conf", "nova")
+    assert [(one["topic"], one["server"], one["host"]) for one in nova["servers"]] == [
+        ("conductor", "ctl1", "ctl1"),
+        ("compute", "ctl1", "ctl1"),
+        ("compute", "cmp1", "cmp1"),
+    ]
+    assert cinder["servers"] == [
+        {"topic": "volume", "server": "volumes@ceph", "host": "", "unit": "u", "layer": "L"},
+    ]
