@@ -81,16 +81,18 @@ def message(method: str, host: str, path: str, token: str, body: bytes) -> bytes
 class Client:
     """The user, its token and the endpoints."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = USER) -> None:
         import openstack
 
         cloud: Any = openstack.connect(cloud="admin")
+        self.name = name
         self.project = cloud.current_project
         self.password = secrets.token_hex(16)
         self.remove()
         user = cloud.identity.create_user(
-            name=USER, password=self.password, domain_id="default", default_project_id=self.project.id
+            name=self.name, password=self.password, domain_id="default", default_project_id=self.project.id
         )
+        self.user = user.id
         role = cloud.identity.find_role("admin", ignore_missing=False)
         cloud.identity.assign_project_role_to_user(self.project.id, user.id, role.id)
         verify, _ = cloud.config.get_requests_verify_args()
@@ -102,37 +104,46 @@ class Client:
         """Return what to check the certificate with, read again for each connection, as a new process does."""
         return ssl.create_default_context(cafile=self.authority)
 
-    @staticmethod
-    def remove() -> None:
+    def remove(self) -> None:
         """Delete the user, with the administrator's password of now."""
         import openstack
 
         cloud: Any = openstack.connect(cloud="admin")
-        if user := cloud.identity.find_user(USER):
+        if user := cloud.identity.find_user(self.name):
             cloud.identity.delete_user(user)
 
     def login(self) -> bytes:
         """Return the body of a login."""
-        user = {"name": USER, "domain": {"id": "default"}, "password": self.password}
+        user = {"name": self.name, "domain": {"id": "default"}, "password": self.password}
         scope = {"project": {"id": self.project.id}}
         identity = {"methods": ["password"], "password": {"user": user}}
         return json.dumps({"auth": {"identity": identity, "scope": scope}}).encode()
 
     async def send(self, api: str, body: bytes = b"") -> tuple[int, str]:
         """Send one request and return the status and the token that came with it."""
-        url = self.urls[api]
-        path = PATHS[api] if api == "identity" else url.path.rstrip("/") + PATHS[api]
-        host, port = str(url.hostname), url.port or 443
-        reader, writer = await asyncio.open_connection(host, port, ssl=self.tls())
-        try:
-            text = message("POST" if body else "GET", f"{host}:{port}", path, "" if body else self.token, body)
-            writer.write(text)
-            answer = (await reader.read()).decode(errors="replace")
-        finally:
-            writer.close()
+        path = PATHS[api] if api == "identity" else self.urls[api].path.rstrip("/") + PATHS[api]
+        answer = await self.exchange(api, "POST" if body else "GET", path, "" if body else self.token, body)
         head = answer.partition("\r\n\r\n")[0]
         issued = re.search(r"(?im)^x-subject-token: (\S+)", head)
         return int(head.split(maxsplit=2)[1]), issued.group(1) if issued else ""
+
+    async def call(self, api: str, method: str, path: str, body: bytes) -> int:
+        """Send one request with the token, to a path below the endpoint's, and return the status."""
+        # Endpoints of Nova have the version in their path.
+        prefix = self.urls[api].path.rstrip("/") if api == "compute" else ""
+        answer = await self.exchange(api, method, prefix + path, self.token, body)
+        return int(answer.split(maxsplit=2)[1])
+
+    async def exchange(self, api: str, method: str, path: str, token: str, body: bytes) -> str:
+        """Return the answer to a request, which has a connection of its own."""
+        url = self.urls[api]
+        host, port = str(url.hostname), url.port or 443
+        reader, writer = await asyncio.open_connection(host, port, ssl=self.tls())
+        try:
+            writer.write(message(method, f"{host}:{port}", path, token, body))
+            return (await reader.read()).decode(errors="replace")
+        finally:
+            writer.close()
 
 
 async def one(client: Client, seen: Seen, api: str, body: bytes) -> None:
