@@ -100,6 +100,20 @@ def problems(inventory: str, host: str, **changes: Any) -> list[str]:
     return re.findall(r"^  \d+\. (.*)$", str(result["msg"]), re.MULTILINE) if result.get("failed") else []
 
 
+ADDRESSES = ["192.0.2.11", "192.0.2.12", "192.0.2.13"]
+CLUSTERED = {"arguments": {"images_are_shared": True}, "cloud_controller_addresses": ADDRESSES}
+
+
+def test_what_several_controllers_need() -> None:
+    for host in ("ctl1", "ctl2", "ctl3"):
+        assert problems("clustered", host, **CLUSTERED) == []
+        (found,) = problems("clustered", host, **CLUSTERED, cloud_api_address="192.0.2.12")
+        assert found.startswith("cloud_api_address = '192.0.2.12': this is the address of one controller")
+    (found,) = problems("clustered", "ctl1")
+    assert found.startswith("glance_store_shared = False: each controller would have its own images")
+    assert problems("clustered", "ctl2") == []
+
+
 @pytest.mark.parametrize("inventory", ["all_in_one", "multihost"])
 def test_sample_inventories_pass(inventory: str) -> None:
     for host in rendering.load(inventory).hosts():
