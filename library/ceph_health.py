@@ -59,6 +59,17 @@ problems:
   type: list
   elements: str
   sample: ["1 osds down\n    osd.2 (root=default,host=osd3) is down"]
+lines:
+  description: RV(problems), and the commands that start what is down.
+  returned: on failure
+  type: list
+  elements: str
+  sample: ["1 osds down\n    osd.2 (root=default,host=osd3) is down", systemctl restart ceph-osd@2 on osd3]
+logs:
+  description: The ends of the logs of what is down on this host.
+  returned: on failure
+  type: list
+  elements: str
 notes:
   description: Other warnings.
   returned: always

@@ -59,6 +59,10 @@ needs_you:
   returned: in check mode, with O(report_only)
   type: list
   elements: str
+not_looked_at:
+  description: Why the data of images could not be looked at, where their store does not answer.
+  returned: in check mode, with O(report_only)
+  type: str
 layer:
   description: The layer of the first problem.
   returned: on failure

@@ -10,6 +10,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.kilonova.cloud.api import CloudApi
 from ansible.module_utils.kilonova.cloud.client import CLIENT_ARGUMENTS, connect
 from ansible.module_utils.kilonova.cloud.health import HEALTH_ARGUMENTS, Unhealthy, healthy, look
+from ansible.module_utils.kilonova.cloud.image_data import STORE_LAYER
 
 ARGUMENT_SPEC: dict[str, Any] = {
     **CLIENT_ARGUMENTS,
@@ -27,9 +28,10 @@ def run(module: AnsibleModule) -> None:
     if params["report_only"]:
         state, problems = look(api, *expected, params["silent_hosts"])
         lasting = [f"{one['layer']}: {one['message']}" for one in problems if not one["passes"]]
-        # A dry run lists what no run corrects.
-        needs_you = {"needs_you": lasting} if module.check_mode else {}
-        module.exit_json(changed=False, problems=problems, **needs_you, **state)
+        silent = [one["message"] for one in problems if one["layer"] == STORE_LAYER]
+        # A dry run lists what no run corrects, and what it could not see.
+        dry = {"needs_you": lasting, "not_looked_at": "; ".join(silent)} if module.check_mode else {}
+        module.exit_json(changed=False, problems=problems, **dry, **state)
     try:
         state, _ = healthy(api, *expected, params["timeout"], params["silent_hosts"])
     except Unhealthy as error:

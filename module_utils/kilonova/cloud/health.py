@@ -8,11 +8,11 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from http import HTTPStatus
 from typing import Any
 
 from ansible.module_utils.kilonova.cloud import localnet
 from ansible.module_utils.kilonova.cloud.api import CloudApi, CloudError, layer_logs, server_summary
+from ansible.module_utils.kilonova.cloud.image_data import image_data_faults
 from ansible.module_utils.kilonova.cloud.volume_health import read_volume_services, volume_service_faults
 
 POLL_SECONDS = 2.0
@@ -104,7 +104,7 @@ def read_agents(api: CloudApi) -> list[dict[str, Any]]:
 
 
 def read_images(api: CloudApi) -> list[dict[str, Any]]:
-    names = ("name", "id", "status", "visibility", "size", "stores")
+    names = ("name", "id", "status", "visibility", "size", "stores", "direct_url")
     return [{name: one.get(name) for name in names} for one in api.listing("image", "/images", "images")]
 
 
@@ -151,7 +151,8 @@ def read_all(api: CloudApi, images: Sequence[str] = ()) -> tuple[dict[str, Any],
             state[name] = answer.result()
         except CloudError as error:
             problems.append(problem(error.layer, str(error), passes=error.logs_matter))
-    problems += image_data_problems(api, state.get("images", []), images)
+    faults = image_data_faults(api, state.get("images", []), images)
+    problems += [problem(layer, text, passes=passes) for layer, text, passes in faults]
     for one in state.get("hypervisors", []):
         one.update(state.get("providers", {}).get(one["name"], {}))
     for one in state.get("servers", []):
@@ -249,33 +250,6 @@ def image_problems(images: list[dict[str, Any]], names: list[str]) -> list[Probl
             found.append(problem("Glance", f"the image '{name}' is not listed", passes=False))
         elif "active" not in states:
             found.append(problem("Glance", f"the image '{name}' is {', '.join(states)}, not active"))
-    return found
-
-
-def image_data_problems(api: CloudApi, images: list[dict[str, Any]], names: Sequence[str]) -> list[Problem]:
-    """Return active images whose data cannot be read. Asks for one byte of each."""
-    found = []
-    for one in images:
-        if one["name"] not in names or one["status"] != "active":
-            continue
-        try:
-            # Glance reads no part of an image in Ceph, but all of it, until the connection ends.
-            part = {} if "rbd" in (one.get("stores") or "").split(",") else {"headers": {"Range": "bytes=0-0"}}
-            answer = api.request("image", "GET", f"/images/{one['id']}/file", stream=True, **part)
-            there = answer.status_code != HTTPStatus.NO_CONTENT and (part or next(answer.iter_content(1), b""))
-            answer.close()
-            why = "" if there else "Glance has none"
-        except CloudError as error:
-            why = str(error)
-        if why:
-            found.append(
-                problem(
-                    "Glance",
-                    f"the data of the image '{one['name']}' ({one['id']}) cannot be read: {why}; openstack image "
-                    f"delete {one['id']}, then site.yml, creates it again",
-                    passes=False,
-                )
-            )
     return found
 
 

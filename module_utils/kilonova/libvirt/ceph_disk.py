@@ -4,26 +4,19 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from typing import Any
 
-SECONDS = 20
+from ansible.module_utils.kilonova.storage import rbd
+
 COPY = "none: a copy. The image is not raw, or Glance does not tell where it is (show_image_direct_url)"
 
 
 def describe(source: str, user: str) -> dict[str, Any]:
     """Return what Ceph says of an image POOL/NAME: parent (POOL/NAME, empty for none), or problem."""
-    command = ["rbd", "--id", user, "info", "--format", "json", source]
     try:
-        done = subprocess.run(command, capture_output=True, check=False, text=True, timeout=SECONDS)
-    except OSError as error:
+        parent = rbd.image(source, user).get("parent") or {}
+    except rbd.RbdError as error:
         return {"problem": str(error)}
-    except subprocess.TimeoutExpired:
-        return {"problem": f"the monitors of Ceph do not answer this host within {SECONDS} s"}
-    if done.returncode:
-        return {"problem": " ".join(done.stderr.split())[-500:] or f"rbd ended with status {done.returncode}"}
-    parent = json.loads(done.stdout).get("parent") or {}
     return {"parent": f"{parent['pool']}/{parent['image']}" if parent else ""}
 
 

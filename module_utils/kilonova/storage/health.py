@@ -115,6 +115,13 @@ def logs_here(found: Health, name: str, lines: int) -> list[str]:
     return [log_of(unit, path, lines) for unit, path in units]
 
 
+def commands(found: Health) -> list[str]:
+    """Return what starts that which is down."""
+    units = [(f"ceph-osd@{one['number']}", one["host"]) for one in found.osds if not one["up"]]
+    units += [(f"ceph-mon@{one['name']}", one["name"]) for one in found.monitors if not one["up"]]
+    return [f"systemctl restart {unit} on {host}" for unit, host in units]
+
+
 def log_of(unit: str, path: str, lines: int) -> str:
     """Return the ends of the journal and the log file of a unit."""
     own = [f"--- {path}", *file_lines(path, lines)] if os.path.exists(path) else []
@@ -134,9 +141,12 @@ def report(found: Health) -> dict[str, Any]:
     }
 
 
-def failure(problems: Sequence[str], logs: Sequence[str]) -> str:
-    """Return the message of a failure."""
-    return "\n".join(["The store is not well:", *(f"  {text}" for text in problems), *logs])
+def fail(module: AnsibleModule, found: Health, logs: Sequence[str]) -> None:
+    """End the module with what is wrong, and the commands that mend it."""
+    told = report(found)
+    lines = [*found.problems.values(), *commands(found)]
+    text = "\n".join(["The store is not well:", *(f"  {line}" for line in lines), *logs])
+    module.fail_json(msg=text, lines=lines, logs=list(logs), **told)
 
 
 def run(module: AnsibleModule) -> None:
@@ -153,10 +163,10 @@ def run(module: AnsibleModule) -> None:
     except CephError as error:
         text = f"no quorum of monitors answers: {error}"
         logs = [log_of(f"ceph-mon@{name}", f"/var/log/ceph/ceph-mon.{name}.log", lines)]
+        found = Health("unknown", {"": text})
         if not params["report_only"]:
-            module.fail_json(msg=failure([text], logs))
-        module.exit_json(changed=False, **report(Health("unknown", {"": text})))
+            fail(module, found, logs)
+        module.exit_json(changed=False, **report(found))
     if found.problems and not params["report_only"]:
-        logs = logs_here(found, name, lines)
-        module.fail_json(msg=failure(list(found.problems.values()), logs), **report(found))
+        fail(module, found, logs_here(found, name, lines))
     module.exit_json(changed=False, **report(found))

@@ -77,6 +77,13 @@ def test_logs_of_what_is_down_here(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert ["ceph-mon@osd2" in text for text in health.logs_here(judged(), "osd2", 3)] == [False, True]
 
 
+def test_the_commands_that_start_what_is_down() -> None:
+    assert health.commands(judged()) == [
+        "systemctl restart ceph-osd@1 on osd1",
+        "systemctl restart ceph-mon@osd2 on osd2",
+    ]
+
+
 def test_a_cluster_that_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_module: Callable[..., dict[str, Any]]
 ) -> None:

@@ -194,36 +194,3 @@ def test_a_host_that_is_known_to_be_silent_is_no_problem(monkeypatch: pytest.Mon
     expected = (["node1"], ["guest"], ["my_vm"])
     assert [one["hosts"] for one in health.look(None, *expected)[1]] == [[host]]  # type: ignore[arg-type]
     assert health.look(None, *expected, [host])[1] == []  # type: ignore[arg-type]
-
-
-def test_an_image_whose_data_is_gone() -> None:
-    asked: list[str] = []
-
-    def request(service: str, method: str, path: str, **options: Any) -> Any:
-        asked.append(path)
-        assert options["headers"] == {"Range": "bytes=0-0"}
-        if path.endswith("/b/file"):
-            raise CloudError("Glance", "GET /images/b/file got 404: not found in any store", 404)
-        return SimpleNamespace(status_code=204 if path.endswith("/c/file") else 206, close=lambda: None)
-
-    images = [{"id": name, "name": name, "status": "active"} for name in "abcd"]
-    images.append({"id": "e", "name": "a", "status": "queued"})
-    problems = health.image_data_problems(SimpleNamespace(request=request), images, ["a", "b", "c"])  # type: ignore[arg-type]
-    assert asked == ["/images/a/file", "/images/b/file", "/images/c/file"]
-    assert [("404: not found" in one["message"], "has none" in one["message"]) for one in problems] == [
-        (True, False),
-        (False, True),
-    ]
-    assert not any(one["passes"] for one in problems)
-
-
-@pytest.mark.parametrize(("content", "broken"), [(b"x", False), (b"", True)])
-def test_an_image_in_ceph_is_read_without_a_range(content: bytes, broken: bool) -> None:
-    def request(service: str, method: str, path: str, **options: Any) -> Any:
-        assert options == {"stream": True}
-        chunks = iter([content] if content else [])
-        return SimpleNamespace(status_code=200, close=lambda: None, iter_content=lambda size: chunks)
-
-    images = [{"id": "a", "name": "a", "status": "active", "stores": "file,rbd"}]
-    problems = health.image_data_problems(SimpleNamespace(request=request), images, ["a"])  # type: ignore[arg-type]
-    assert ["has none" in one["message"] for one in problems] == ([True] if broken else [])

@@ -22,8 +22,8 @@ INFO = {
 def answer(monkeypatch: pytest.MonkeyPatch, status: int = 0, out: str = "", error: str = "") -> list[list[str]]:
     calls: list[list[str]] = []
 
-    def run(command: list[str], **_: Any) -> SimpleNamespace:
-        calls.append(command)
+    def run(command: tuple[str, ...], **_: Any) -> SimpleNamespace:
+        calls.append([*command])
         return SimpleNamespace(returncode=status, stdout=out, stderr=error)
 
     monkeypatch.setattr(subprocess, "run", run)
@@ -46,13 +46,9 @@ def test_what_rbd_complains_about(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ceph_disk.describe("vms/x_disk", "nova") == {"problem": "rbd ended with status 1"}
 
 
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [(subprocess.TimeoutExpired("rbd", 20), "do not answer this host within 20 s"), (OSError("no rbd"), "no rbd")],
-)
-def test_monitors_that_do_not_answer(monkeypatch: pytest.MonkeyPatch, error: Exception, words: str) -> None:
+def test_a_program_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*_: Any, **__: Any) -> None:
-        raise error
+        raise OSError("no rbd")
 
     monkeypatch.setattr(subprocess, "run", run)
-    assert words in ceph_disk.describe("vms/x_disk", "nova")["problem"]
+    assert ceph_disk.describe("vms/x_disk", "nova") == {"problem": "no rbd"}
