@@ -12,7 +12,7 @@ Service = Mapping[str, Any]
 DROP_IN = "kilonova.conf"
 SANDBOX = "kilonova-sandbox.conf"
 # Keys of a unit that are for others than the module systemd_units.
-OTHER_UNIT_KEYS = ("drop_in", "logs", "restart", "sandbox", "sandbox_options", "sandbox_restarts")
+OTHER_UNIT_KEYS = ("drop_in", "logs", "restart", "sandbox", "sandbox_options", "sandbox_restarts", "stop_timeout")
 
 
 def services_of(services: Iterable[Service], group_names: Iterable[str]) -> list[Service]:
@@ -291,6 +291,7 @@ def drop_ins(service: Service) -> list[dict[str, Any]]:
         lines += [f"{key}={' '.join(names)}" for key, names in order.items() if names]
         lines += ["StartLimitIntervalSec=0", "", "[Service]"]
         lines += [f"Restart={unit['restart']}"] if unit.get("restart") else []
+        lines += [f"TimeoutStopSec={unit['stop_timeout']}"] if unit.get("stop_timeout") else []
         lines += ["RestartSec=100ms", "RestartSteps=6", "RestartMaxDelaySec=30s"]
         lines += ["RuntimeDirectoryPreserve=yes"] if service.get("after") else []
         files.append({"dest": _drop_in_directory(unit), "state": "directory", "mode": "0755"})

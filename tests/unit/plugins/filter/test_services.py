@@ -223,7 +223,11 @@ def test_units_that_a_role_starts_later_follow_the_others() -> None:
 
 
 def test_units_get_drop_ins_with_which_they_come_up() -> None:
-    units = [{"name": "a.service"}, {"name": "b.service", "restart": "always"}, {"name": "c.service", "drop_in": False}]
+    units = [
+        {"name": "a.service"},
+        {"name": "b.service", "restart": "always", "stop_timeout": 75},
+        {"name": "c.service", "drop_in": False},
+    ]
     needs: dict[str, Any] = {"after": ["mariadb.service", "rabbitmq-server.service"], "wants": ["x.target", "y.target"]}
     files = filters.drop_ins({"units": [*units, {"name": "d.socket"}], **needs})
     assert [file["dest"] for file in files] == [
@@ -244,6 +248,7 @@ def test_units_get_drop_ins_with_which_they_come_up() -> None:
     }
     assert dict(parsed["Service"]) == {
         "Restart": "always",
+        "TimeoutStopSec": "75",
         "RestartSec": "100ms",
         "RestartSteps": "6",
         "RestartMaxDelaySec": "30s",
