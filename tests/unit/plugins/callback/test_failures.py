@@ -57,6 +57,7 @@ def run(tmp_path: Path, *hosts: str, playbook: str = "site.yml", arguments: tupl
 
 
 def test_hosts_with_the_same_failure_are_one_entry(tmp_path: Path) -> None:
+    # Nothing changed, so that nothing is said of the next run.
     text = run(tmp_path, "a1", "a2", "b1").partition("HOSTS THAT FAILED")[2]
     assert text.splitlines()[1:] == [
         "a1, a2: Break some",
@@ -68,11 +69,10 @@ def test_hosts_with_the_same_failure_are_one_entry(tmp_path: Path) -> None:
     ("playbook", "arguments", "said"),
     [
         ("site.yml", ("-e", "changes=true"), True),
-        ("site.yml", (), False),
         ("site.yml", ("-e", "changes=true", "--check"), False),
         ("status.yml", ("-e", "changes=true"), False),
     ],
-    ids=["changed", "unchanged", "dry run", "status"],
+    ids=["changed", "dry run", "status"],
 )
 def test_a_deployment_that_changed_hosts_goes_on(
     tmp_path: Path, playbook: str, arguments: tuple[str, ...], said: bool

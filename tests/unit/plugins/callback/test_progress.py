@@ -498,18 +498,16 @@ def test_output_on_a_terminal(site: Path) -> None:
     assert text.index("PLAY RECAP") < text.index("HOSTS THAT FAILED")
     assert any(re.fullmatch(r"0:\d\d \| First play \| Change nothing \| a", frame) for frame in running.frames)
     assert running.output.isascii() and max(map(len, running.frames)) < COLUMNS
+    # Failed runs are not recorded.
+    assert not (site / "profiles").exists()
 
 
-def test_differences_are_shown_above_the_line(site: Path) -> None:
-    text = "\n".join(run_in_terminal(site, "--diff", "--limit=a").screen)
-    diff = r"TASK \[Change something\] \*+\n--- before\n\+\+\+ after\n@@ -1 \+1 @@\n-old\n\+new\n"
-    assert re.search(diff + r"\n  changed: Change something: a\n", text)
-
-
-def test_a_narrow_terminal_shows_the_task(site: Path) -> None:
-    running = run_in_terminal(site, "--limit=a", columns="26")
+def test_a_narrow_terminal_shows_the_task_and_differences_above_it(site: Path) -> None:
+    running = run_in_terminal(site, "--diff", "--limit=a", columns="26")
     assert any("| Change something" in frame for frame in running.frames)
     assert max(map(len, running.frames)) < 26
+    diff = r"TASK \[Change something\] \*+\n--- before\n\+\+\+ after\n@@ -1 \+1 @@\n-old\n\+new\n"
+    assert re.search(diff + r"\n  changed: Change something: a\n", "\n".join(running.screen))
 
 
 def test_output_on_a_terminal_without_colours_in_json(site: Path) -> None:
@@ -571,9 +569,7 @@ def test_the_line_moves_while_a_task_runs_and_on_a_long_way(site: Path) -> None:
     assert re.fullmatch(r"A play: 4 ok, 2 changed, 0:\d\d", running.screen[1])
 
 
-def test_failed_and_partial_runs_are_not_recorded(site: Path) -> None:
-    run_piped(site)
-    assert not (site / "profiles").exists()
+def test_partial_runs_are_not_recorded(site: Path) -> None:
     (site / "play.yml").write_text(LONG)
     (site / "go").touch()
     run_piped(site, "--start-at-task=Take long")
