@@ -30,7 +30,7 @@ from ansible.vars.manager import VariableManager
 
 from plugins.action.config_files import ActionModule
 from plugins.filter.services import files_of
-from tests.render.templating import compile_templates_once, templar_with
+from tests.render.templating import templar_with
 
 PROJECT = Path(__file__).resolve().parents[2]
 # What a task of the role service sees besides.
@@ -149,7 +149,6 @@ class Sample:
 @cache
 def register_plugins() -> None:
     """Make the project's plugins known, as ansible.cfg does for a playbook."""
-    compile_templates_once()
     plugins.init_plugin_loader([str(PROJECT / ".cache" / "collections")])
     plugins.filter_loader.add_directory(str(PROJECT / "plugins" / "filter"))
     plugins.action_loader.add_directory(str(PROJECT / "plugins" / "action"))
