@@ -84,6 +84,22 @@ def test_every_play_and_task_is_named(playbook: Path) -> None:
             assert all(task.get("name") for task in tasks or [])
 
 
+def imported(playbook: Path) -> set[Path]:
+    """All playbooks that a playbook imports, and those that these import."""
+    plays = yaml.safe_load(playbook.read_text())
+    names = [play.get("ansible.builtin.import_playbook") or play.get("import_playbook") for play in plays]
+    found = {(playbook.parent / name).resolve() for name in names if name}
+    return found.union(*(imported(path) for path in found))
+
+
+def test_ansible_lint_finds_the_playbooks_that_it_is_not_given() -> None:
+    command = ["make", "--dry-run", "check-ansible"]
+    recipe = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    left_out = {PROJECT / name for name in re.findall(r"':!([\w/]+\.yml)'", recipe)}
+    assert PROJECT / "site.yml" in left_out and left_out < set(PLAYBOOKS)
+    assert left_out <= set().union(*(imported(path) for path in set(PLAYBOOKS) - left_out))
+
+
 # ansible-lint does it for every playbook, but without an inventory.
 @pytest.mark.parametrize("inventory", ["inventory/lab", "inventory/example"])
 def test_site_fits_the_inventory(inventory: str) -> None:
