@@ -365,7 +365,8 @@ def test_a_guest_outside_is_seen_with_an_address_of_the_way_out() -> None:
         "default_interface": "br0",
         "interfaces": {"eth0": {"addresses": ["192.0.2.10/24"]}, "br0": {"addresses": ["198.51.100.7/24"]}},
     }
-    assert sample.templar("ctl1", {"preflight_facts": bridged}).template(peers) == ["198.51.100.7"]
+    changes = {"preflight_facts": bridged, "hostvars": {"ctl1": {"preflight_facts": bridged}}}
+    assert sample.templar("ctl1", changes).template(peers) == ["198.51.100.7"]
 
 
 def test_tunnels_have_their_own_bridge_where_they_have_an_interface() -> None:
