@@ -46,6 +46,17 @@ def test_each_member_knows_all_and_has_its_own_name(three: rendering.Sample) -> 
         assert names == hosts
 
 
+def test_a_broker_is_accepted_under_the_address_of_each(three: rendering.Sample) -> None:
+    """oslo.messaging asks every broker for the name of the first one that it tried."""
+    addresses = {three.variables(host)["ansible_host"] for host in controllers(three)}
+    for host in controllers(three):
+        pem = text(three, host, "/etc/rabbitmq/tls/server-cert.pem")
+        names = x509.load_pem_x509_certificate(pem.encode()).extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        )
+        assert {str(one) for one in names.value.get_values_for_type(x509.IPAddress)} == addresses
+
+
 def test_a_member_is_known_by_a_certificate_that_nobody_else_has(three: rendering.Sample) -> None:
     for host in controllers(three):
         (authority,) = x509.load_pem_x509_certificates(
