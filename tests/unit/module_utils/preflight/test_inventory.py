@@ -64,13 +64,6 @@ def test_no_controller() -> None:
     ]
 
 
-def test_several_controllers() -> None:
-    assert inventory.check_groups("a", "a", {"controller": ["a", "b"], "compute": ["a"]}) == [
-        "The group controller has 2 hosts (a, b): more than one is not supported yet. Leave one in it, and put the "
-        "others into compute."
-    ]
-
-
 def test_no_compute() -> None:
     assert inventory.check_groups("a", "a", {"controller": ["a"]}) == [
         "The group compute has no host: guests run there. Put at least one host into it; the controller may be in both."
