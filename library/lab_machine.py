@@ -49,6 +49,13 @@ options:
         description: IPv4 address with prefix length. If empty, the interface is not configured and stays down.
         type: str
         default: ""
+  shared_directories:
+    description:
+      - Absolute paths of directories that this machine shares with others of the lab for which they are given, as if a
+        file server had them. They last as long as the lab. A change counts from the next start.
+    type: list
+    elements: str
+    default: []
   state:
     description:
       - V(started) creates the machine if needed, and boots it.
@@ -191,6 +198,7 @@ from ansible.module_utils.kilonova.lab.network import gateway_of, resolver_text
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 INTERFACE = re.compile(r"eth[1-9]")
+SHARED = re.compile(r"(/[A-Za-z0-9._-]+)+")
 LONGEST_NAME = 53  # a container name has at most 64 characters, 11 of which are for the lab
 
 
@@ -233,6 +241,16 @@ def check_interfaces(interfaces: Iterable[Interface]) -> None:
             raise LabError(
                 f"lab_interfaces gives {one.name} the address {one.address!r}, which is not an IPv4 address with "
                 "prefix length. Write one such as 198.18.1.10/24, or none."
+            )
+
+
+def check_shared_directories(paths: Iterable[str]) -> None:
+    """Raise LabError for directories that machines cannot share."""
+    for path in paths:
+        if not SHARED.fullmatch(path) or ".." in path.split("/"):
+            raise LabError(
+                f"lab_shared_directories has {path!r}, which is not an absolute path of letters, digits and ._-. Write "
+                "one such as /var/lib/glance/images."
             )
 
 
@@ -328,6 +346,7 @@ def machine_from(params: dict[str, Any], check_mode: bool) -> Machine:
         mtu=int(mtu.read_text()) if mtu.exists() else 1500,
         directory=str(lab / "machines" / params["name"]),
         interfaces=tuple(Interface(**entry) for entry in params["interfaces"]),
+        shared_directories=tuple(params["shared_directories"]),
     )
 
 
@@ -343,6 +362,7 @@ def main() -> None:
                 "default": [],
                 "options": {"name": {"type": "str", "required": True}, "address": {"type": "str", "default": ""}},
             },
+            "shared_directories": {"type": "list", "elements": "str", "default": []},
             "state": {"type": "str", "choices": ["started", "stopped", "rebooted", "absent"], "default": "started"},
             "suite": {"type": "str", "default": "trixie"},
             "packages": {"type": "list", "elements": "str", "default": []},
@@ -367,6 +387,7 @@ def main() -> None:
         machine = machine_from(params, module.check_mode)
         if starts:
             check_interfaces(machine.interfaces)
+            check_shared_directories(machine.shared_directories)
         if module.check_mode:
             outcome = apply(machine, params, True)
         else:

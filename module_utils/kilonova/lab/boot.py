@@ -58,10 +58,15 @@ class Machine:
     mtu: int
     directory: str
     interfaces: tuple[Interface, ...] = ()
+    shared_directories: tuple[str, ...] = ()
 
     @property
     def root(self) -> str:
         return f"{self.directory}/root"
+
+    def shared(self, path: str) -> str:
+        """Return the directory on this computer that the machines of the lab see as ``path``."""
+        return f"{PurePath(self.directory).parent.parent}/shared{path}"
 
     @property
     def unit(self) -> str:
@@ -94,7 +99,8 @@ class Machine:
 def machine_from_record(record: Mapping[str, Any]) -> Machine:
     """Return the machine in a machine.json. Raises TypeError if the record is incomplete."""
     interfaces = tuple(Interface(**entry) for entry in record.get("interfaces", ()))
-    return Machine(**{**record, "interfaces": interfaces})
+    shared = tuple(record.get("shared_directories", ()))
+    return Machine(**{**record, "interfaces": interfaces, "shared_directories": shared})
 
 
 def bridge_name(lab_id: str, interface: str = MAIN_INTERFACE) -> str:
@@ -133,6 +139,7 @@ def nspawn_command(machine: Machine, computer: Computer) -> list[str]:
         "--timezone=off",
         "--link-journal=no",
         "--console=read-only",
+        *(f"--bind={machine.shared(path)}:{path}" for path in machine.shared_directories),
     ]
     if computer.cgroups == "v1":
         command += [
@@ -169,6 +176,7 @@ def prepare_script(machine: Machine) -> str:
             f"ip link set {link} master {bridge} up",
         ]
     lines.append(f"nsenter --net=/run/netns/{ns} ip link set lo up")
+    lines += [f"mkdir -p {shlex.quote(machine.shared(path))}" for path in machine.shared_directories]
     return "\n".join(lines) + "\n"
 
 

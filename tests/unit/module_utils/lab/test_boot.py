@@ -46,6 +46,18 @@ def test_command_joins_the_namespace_first_and_leaves_reboots_to_the_supervisor(
     assert not [word for word in command if word.startswith("--network-namespace-path")]
 
 
+def test_machines_of_a_lab_share_a_directory():
+    path = "/var/lib/glance/images"
+    one, other = (
+        replace(MACHINE, name=name, directory=f"/lab/1/machines/{name}", shared_directories=(path,)) for name in "ab"
+    )
+    bind = "--bind=/lab/1/shared/var/lib/glance/images:/var/lib/glance/images"
+    assert bind in boot.nspawn_command(one, V2)
+    assert bind in boot.nspawn_command(other, V2)
+    assert "mkdir -p /lab/1/shared/var/lib/glance/images\n" in boot.prepare_script(one)
+    assert boot.machine_from_record(json.loads(json.dumps(asdict(one)))) == one
+
+
 def test_names_fit_the_kernel_limit():
     widest = boot.Machine("ffffffff", "x", "10.223.255.254", 24, "", 1500, "/x")
     assert widest.link() == "klffffffff-254"

@@ -191,6 +191,16 @@ def test_bad_interfaces_are_refused(interfaces: list[str], message: str):
         lab_machine.check_interfaces([Interface(*text.split()) for text in interfaces])
 
 
+@pytest.mark.parametrize("path", ["", "/", "srv", "/srv/../etc", "/srv/a:b", "/srv/a b"])
+def test_bad_shared_directories_are_refused(path: str):
+    with pytest.raises(computer.LabError, match="which is not an absolute path"):
+        lab_machine.check_shared_directories([path])
+
+
+def test_good_shared_directories_pass():
+    lab_machine.check_shared_directories(["/srv", "/var/lib/glance/images"])
+
+
 def test_good_interfaces_pass():
     lab_machine.check_interfaces([])
     lab_machine.check_interfaces([Interface("eth1"), Interface("eth9", "198.18.1.10/24")])
