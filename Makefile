@@ -26,6 +26,7 @@ KEEP ?=
 # Scenarios that run side by side.
 SCENARIO_JOBS ?= 2
 KILLS ?= 20
+FAULTS ?= 20
 SEED ?= 1
 ROUNDS ?= 3
 ONLY ?=
@@ -151,6 +152,12 @@ chaos: ## Kill site.yml at random moments and check that it converges (KILLS=20 
 	@$(call NEED_ROOT)
 	@$(MAKE) setup-dev
 	@$(BIN)/python -m tools.chaos --kills $(KILLS) --seed $(SEED) $(ARGS)
+
+.PHONY: chaos-ha
+chaos-ha: ## Break controllers of a cloud that has three, under load (FAULTS=20 SEED=1)
+	@$(call NEED_ROOT)
+	@$(MAKE) setup-dev
+	@$(BIN)/python -m tools.chaos_ha --faults $(FAULTS) --seed $(SEED) $(ARGS)
 
 .PHONY: format
 format: $(DEV_STAMP) ## Fix and format Python files with ruff

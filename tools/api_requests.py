@@ -1,9 +1,10 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Send requests to the APIs of a cloud and pings to a guest until SIGTERM, and print as JSON what was not answered.
+"""Send requests to the APIs of a cloud and pings to a guest until SIGTERM. Print as JSON what came of them.
 
-Runs on a controller, as root, with the programs of the cloud only. Logs in as a user of its own, which it removes, so
-that a new password of the administrator does not end its token. Each request has a connection of its own.
+Runs with the programs of the cloud only, on a controller as root, or where a clouds.yaml is. Logs in as a user of its
+own, which it removes, so that a new password of the administrator does not end its token. Each request has a connection
+of its own.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import secrets
 import signal
 import ssl
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +44,8 @@ class Seen:
 
     sent: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PATHS, 0))
     slowest: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PATHS, 0.0))
+    answered: dict[str, float] = field(default_factory=dict)
+    longest_gap: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PATHS, 0.0))
     refused: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, api: str, began: float, status: int | None, error: str = "") -> None:
@@ -52,6 +56,11 @@ class Seen:
         if status is None or status >= HTTP_ERROR:
             clock = time.strftime("%H:%M:%S", time.localtime(began))
             self.refused.append({"api": api, "at": clock, "seconds": seconds, "answer": status or error})
+        else:
+            now = time.time()
+            gap = round(now - self.answered.get(api, now), 1)
+            self.longest_gap[api] = max(self.longest_gap[api], gap)
+            self.answered[api] = now
 
     def summary(self) -> dict[str, Any]:
         """Return it for JSON."""
@@ -60,6 +69,7 @@ class Seen:
             "refused": len(self.refused),
             "sent_to": self.sent,
             "slowest": self.slowest,
+            "longest_gap": self.longest_gap,
             "examples": self.refused[:SHOWN],
         }
 
@@ -81,10 +91,11 @@ def message(method: str, host: str, path: str, token: str, body: bytes) -> bytes
 class Client:
     """The user, its token and the endpoints."""
 
-    def __init__(self, name: str = USER) -> None:
+    def __init__(self, name: str = USER, cloud_name: str = "admin") -> None:
         import openstack
 
-        cloud: Any = openstack.connect(cloud="admin")
+        self.cloud_name = cloud_name
+        cloud: Any = openstack.connect(cloud=cloud_name)
         self.name = name
         self.project = cloud.current_project
         self.password = secrets.token_hex(16)
@@ -108,7 +119,7 @@ class Client:
         """Delete the user, with the administrator's password of now."""
         import openstack
 
-        cloud: Any = openstack.connect(cloud="admin")
+        cloud: Any = openstack.connect(cloud=self.cloud_name)
         if user := cloud.identity.find_user(self.name):
             cloud.identity.delete_user(user)
 
@@ -166,6 +177,7 @@ async def run(client: Client, rate: float, guest: str) -> dict[str, Any]:
     command = ["ping", "-n", "-O", "-i", "0.2", guest] if guest else ["true"]
     ping = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, start_new_session=True)
     said = asyncio.create_task(ping.communicate())
+    print("ready", file=sys.stderr, flush=True)
     seen, began, turn, calls = Seen(), time.monotonic(), 0, set()
     while not stopped.is_set():
         for api in PATHS:
@@ -186,8 +198,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", type=float, default=5.0, help="requests a second to each API (default 5)")
     parser.add_argument("--guest", default="", help="address to ping five times a second")
+    parser.add_argument("--cloud", default="admin", help="name in clouds.yaml (default admin)")
     options = parser.parse_args()
-    client = Client()
+    client = Client(cloud_name=options.cloud)
     try:
         print(json.dumps(asyncio.run(run(client, options.rate, options.guest))), flush=True)
     finally:

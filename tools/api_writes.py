@@ -1,8 +1,8 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Write through the APIs of a cloud until SIGTERM, then look for all that was acknowledged, and print it as JSON.
+"""Write through the APIs of a cloud until SIGTERM, then look for all that was acknowledged. Print it as JSON.
 
-Runs on a controller, as root, with api_requests.py: python3 -m tools.api_writes. Creates keypairs, ports and images and
+Runs where api_requests.py runs, with it: python3 -m tools.api_writes. Creates keypairs, ports and images and
 sets a growing number as metadata of a server, each a few times a second. What was answered with success must be there
 afterwards. Removes all of it.
 """
@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import signal
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,7 +65,7 @@ class Writer:
         import openstack
 
         self.client = client
-        self.cloud: Any = openstack.connect(cloud="admin")
+        self.cloud: Any = openstack.connect(cloud=client.cloud_name)
         # More than a project may have by default.
         self.cloud.set_compute_quotas(client.project.id, key_pairs=-1)
         self.cloud.set_network_quotas(client.project.id, port=-1)
@@ -139,6 +140,7 @@ async def run(writer: Writer, rate: float) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    print("ready", file=sys.stderr, flush=True)
     began, turn, calls = time.monotonic(), 0, set()
     while not stopped.is_set():
         turn += 1
@@ -153,8 +155,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", type=float, default=2.0, help="writes of each kind a second (default 2)")
     parser.add_argument("--server", default="my_vm", help="server whose metadata is written")
+    parser.add_argument("--cloud", default="admin", help="name in clouds.yaml (default admin)")
     options = parser.parse_args()
-    client = Client("api-writes")
+    client = Client("api-writes", options.cloud)
     try:
         writer = Writer(client, options.server)
         asyncio.run(run(writer, options.rate))
