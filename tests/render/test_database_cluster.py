@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The database of several controllers, and that one controller has nothing of it."""
+"""The database and the front of several controllers, and that one controller has nothing of it."""
 
 from __future__ import annotations
 
@@ -95,3 +95,29 @@ def test_only_controllers_reach_its_ports(clustered: tuple[dict[str, Any], Any])
 
 def test_what_is_shared_is_checked_on_the_lead(clustered: tuple[dict[str, Any], Any]) -> None:
     assert [check["module"] for check in clustered[0]["mariadb"]["checks"]] == ["galera_member"]
+
+
+def sections(text: str) -> dict[str, list[str]]:
+    """The lines of each section of haproxy.cfg, without comments."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line and not line.startswith((" ", "#")):
+            lines = found.setdefault(line.split(" ")[-1], [])
+        elif line.strip() and not line.strip().startswith("#"):
+            lines.append(line.strip())
+    return found
+
+
+def test_a_write_is_repeated_only_where_no_service_has_seen_it(clustered: tuple[Any, dict[str, str]]) -> None:
+    found = sections(clustered[1]["/etc/haproxy/haproxy.cfg"])
+    fronts = [name.removesuffix("-here") for name in found if name.endswith("-here")]
+    assert len(fronts) > 5
+    for front in fronts:
+        writes, here = found[f"{front}-writes"], found[f"{front}-here"]
+        assert f"use_backend {front}-writes unless {{ method GET HEAD }} || {{ path_end /auth/tokens }}" in found[front]
+        assert "retry-on conn-failure 425" in writes
+        assert any(line.startswith("server sto2 ") and line.endswith(f"track {front}/sto2") for line in writes)
+        assert "http-request disable-l7-retry unless { method GET HEAD } || { path_end /auth/tokens }" in here
+        assert "errorfile 503 /etc/haproxy/unseen.http" in here
+    assert clustered[1]["/etc/haproxy/unseen.http"].startswith("HTTP/1.1 425 Too Early\r\n")
+    assert "unseen" not in load()[1]["/etc/haproxy/haproxy.cfg"]

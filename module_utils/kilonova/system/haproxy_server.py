@@ -62,7 +62,8 @@ def run(module: AnsibleModule) -> None:
     params = module.params
     names, proxies, path, state = params["names"], params["proxies"], params["socket"], params["state"]
     try:
-        found = rows(path, names, proxies)
+        # One that tracks another has the state of that.
+        found = [row for row in rows(path, names, proxies) if not row.get("tracked")]
         changed = [label(row) for row in found if out(row) != (state == "drained")]
         if module.check_mode:
             module.exit_json(changed=bool(changed), servers=changed, changes=lines(changed, state), unfinished=[])

@@ -72,7 +72,7 @@ def switched_off(text: str) -> Iterator[dict[str, str]]:
     """Yield an entry for each server that somebody has taken out of HAProxy at run time."""
     for row in csv.DictReader(text.removeprefix("# ").splitlines()):
         status = (row.get("status") or "").split(" ")[0]
-        if row.get("svname") not in ("FRONTEND", "BACKEND") and status in ("MAINT", "DRAIN"):
+        if row.get("svname") not in ("FRONTEND", "BACKEND") and status in ("MAINT", "DRAIN") and not row.get("tracked"):
             server = f"{row['pxname']}/{row['svname']}"
             reason = f"sends no requests to {server}, which was set to {status} at run time"
             yield {"unit": PROXY, "reason": reason, "command": f"systemctl restart {PROXY}"}

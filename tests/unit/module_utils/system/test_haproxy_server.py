@@ -23,6 +23,7 @@ class Proxy:
     def __init__(self, path: Path) -> None:
         self.path, self.commands = path, list[str]()
         self.servers = {(proxy, name): ["UP", 0] for proxy in ("keystone", "nova", "db") for name in ("ctl1", "ctl2")}
+        self.tracked = dict[str, str]()
         self.out = set[tuple[str, str]]()
         self.after: list[Any] = []
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -44,8 +45,11 @@ class Proxy:
         if text == "show stat":
             if self.after and len(self.commands) > 3:
                 self.after.pop()(self.servers)
-            lines = [f"{proxy},{name},{now},{status}" for (proxy, name), (status, now) in self.servers.items()]
-            return "\n".join(["# pxname,svname,scur,status", *lines]) + "\n"
+            lines = [
+                f"{proxy},{name},{now},{status},{self.tracked.get(proxy, '')}"
+                for (proxy, name), (status, now) in self.servers.items()
+            ]
+            return "\n".join(["# pxname,svname,scur,status,tracked", *lines]) + "\n"
         _, _, where, _, state = text.split()
         proxy, _, name = where.partition("/")
         self.out = self.out | {(proxy, name)} if state == "drain" else self.out - {(proxy, name)}
@@ -92,6 +96,14 @@ def test_requests_in_progress_are_waited_for(proxy: Proxy, capsys: pytest.Captur
     assert run(capsys, proxy.path, state="drained")["unfinished"] == []
     proxy.servers["nova", "ctl2"][1] = 1
     assert run(capsys, proxy.path, state="drained", timeout=0.3)["unfinished"] == ["nova/ctl2"]
+
+
+def test_one_that_tracks_another_is_waited_for_only(proxy: Proxy, capsys: pytest.CaptureFixture[str]) -> None:
+    proxy.tracked = {"nova-writes": "nova/ctl2"}
+    proxy.servers["nova-writes", "ctl2"] = ["UP", 1]
+    found = run(capsys, proxy.path, state="drained", proxies=["nova", "nova-writes"], timeout=0.3)
+    assert (found["servers"], found["unfinished"]) == (["nova/ctl2"], ["nova-writes/ctl2"])
+    assert not [said for said in proxy.commands if said.startswith("set server nova-writes")]
 
 
 def test_a_server_that_is_not_up_again_is_named(proxy: Proxy, capsys: pytest.CaptureFixture[str]) -> None:
