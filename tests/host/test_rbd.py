@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+GIB = 1 << 30
 NAME = "kn-rbd"
 SNAPSHOT = f"{NAME}-snapshot"
 KEYRING = "/etc/ceph/ceph.client.nova.keyring"
@@ -38,6 +39,26 @@ server = nova.create_server(
 server = settled(server)
 ready(server)
 print(json.dumps({"id": server.id, "host": server.compute_host, "address": address(server)}))
+"""
+# The new flavor is larger in memory and disk.
+COLD_MOVE = """
+name, action = ARGUMENTS
+server = nova.find_server(name, details=True)
+if action == "resize":
+    larger = nova.create_flavor(name=name, ram=server.flavor.ram + 64, vcpus=1, disk=server.flavor.disk + 1)
+    nova.resize_server(server, larger)
+else:
+    nova.migrate_server(server)
+settled(server.id, "VERIFY_RESIZE")
+nova.confirm_server_resize(server)
+server = settled(server.id)
+# Nova would wait a minute for a guest that is switched off while it boots.
+ready(server)
+print(json.dumps(server.compute_host))
+"""
+REMOVE_FLAVOR = """
+if (flavor := nova.find_flavor(ARGUMENTS[0])):
+    nova.delete_flavor(flavor)
 """
 DESCRIBE = """
 server = nova.find_server(ARGUMENTS[0], details=True)
@@ -156,7 +177,7 @@ def test_the_first_guest_is_a_clone(on_cloud: Callable[..., Any], compute_of: Ca
 def test_a_disk_takes_no_room_that_its_image_has(guest: dict[str, Any], compute_of: Callable[[str], Any]) -> None:
     host = compute_of(guest["host"])
     used = json.loads(host.check_output("rbd --id nova du --format json vms/%s_disk", guest["id"]))["images"][0]
-    assert used["provisioned_size"] == 1 << 30
+    assert used["provisioned_size"] == GIB
     assert used["used_size"] < 256 << 20
 
 
@@ -279,6 +300,11 @@ class Move:
         """Return the identifier of its disk in Ceph, as a compute sees it."""
         return str(info(self.compute_of(host), self.guest["id"])["id"])
 
+    def files(self, computes: list[str]) -> list[str]:
+        """Return the computes that have a file for its disk."""
+        path = f"/var/lib/nova/instances/{self.guest['id']}/disk"
+        return [name for name in computes if self.compute_of(name).file(path).exists]
+
     def kept(self) -> bool:
         """Return whether its file is there."""
         return self.in_guest(self.guest["address"], f"sudo cat {FILE}").strip() == "kept"
@@ -317,8 +343,24 @@ print(json.dumps({"host": settled(server).compute_host}))
     assert server["host"] != move.guest["host"]
     # The same object in Ceph, and no file on either compute.
     assert move.disk(server["host"]) == before
-    for name in computes:
-        assert not move.compute_of(name).file(f"/var/lib/nova/instances/{move.guest['id']}/disk").exists
+    assert not move.files(computes)
+    assert move.kept()
+
+
+@pytest.mark.parametrize(("action", "gib"), [("migrate", 1), ("resize", 2)])
+def test_a_cold_move_copies_no_disk(move: Move, computes: list[str], action: str, gib: int) -> None:
+    now = move.on_cloud(DESCRIBE, NAME)["host"]
+    before = move.disk(now)
+    move.on_cloud(REMOVE_FLAVOR, NAME)
+    try:
+        there = move.on_cloud(COLD_MOVE, NAME, action)
+    finally:
+        move.on_cloud(REMOVE_FLAVOR, NAME)
+    assert there != now
+    # A copy would be another object in Ceph, or a file.
+    assert move.disk(there) == before
+    assert not move.files(computes)
+    assert info(move.compute_of(there), move.guest["id"])["size"] == gib * GIB
     assert move.kept()
 
 
