@@ -6,9 +6,9 @@ Molecule runs them after the deployment. By hand:
 
     pytest tests/host --ansible-inventory=inventory/lab
 
-Each test runs on every host of the groups in its mark, by default controller. Ansible evaluates the variables of the
-inventory, because addresses of a lab are expressions. Set KILONOVA_SECRETS_FILE if the generated secrets are not in
-group_vars/all/secrets.yml of the inventory.
+Each test runs on every host of the groups in its mark, by default lead: the first controller. Ansible evaluates the
+variables of the inventory, because addresses of a lab are expressions. Set KILONOVA_SECRETS_FILE if the generated
+secrets are not in group_vars/all/secrets.yml of the inventory.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 GROUPS = ("controller", "compute", "storage")
 # Variables of a host that tests use.
 WANTED = """{{ {
-    'groups': group_names,
+    'groups': group_names + (['lead'] if inventory_hostname == groups['controller'][0] else []),
     'address': ansible_host | default(inventory_hostname),
     'user': ansible_user | default('root'),
     'port': ansible_port | default(22),
@@ -153,7 +153,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "site" not in metafunc.fixturenames:
         return
     marker = metafunc.definition.get_closest_marker("on")
-    groups = set(marker.args) if marker else {"controller"}
+    groups = set(marker.args) if marker else {"lead"}
     chosen = [site for site in sites(inventory_of(metafunc.config)) if groups & set(site.groups)]
     metafunc.parametrize("site", chosen, ids=[site.name for site in chosen], scope="session")
 
@@ -188,6 +188,17 @@ def generated_secrets(request: pytest.FixtureRequest) -> dict[str, str]:
 def first_controller(hosts_sites: tuple[Site, ...]) -> Site:
     """The controller with the credentials of the administrator."""
     return next(site for site in hosts_sites if site.first)
+
+
+@pytest.fixture(scope="session")
+def gateway(hosts_sites: tuple[Site, ...], first_controller: Site) -> Site:
+    """The controller that reaches guests on the flat network: with several, the one that holds their gateway now."""
+    for site in hosts_sites:
+        if "controller" in site.groups:
+            shown = site.connect().run("ip -oneline -4 address show dev %s to %s", site.bridge, site.fixed_range)
+            if shown.stdout.strip():
+                return site
+    return first_controller
 
 
 @pytest.fixture(scope="session")

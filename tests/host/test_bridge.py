@@ -66,10 +66,10 @@ def test_interfaces_file_says_so(site: Any, host: Any) -> None:
     assert ["bridge_maxwait", "0"] in words
 
 
-def test_gateway_of_the_guests(site: Any, host: Any) -> None:
-    gateway = site.fixed_gateway or str(ipaddress.ip_network(site.fixed_range)[1])
-    serves = site.first and not site.fixed_gateway
-    assert (gateway in addresses(host, site.bridge)) is serves
+def test_gateway_of_the_guests(site: Any, host: Any, gateway: Any) -> None:
+    inside = site.fixed_gateway or str(ipaddress.ip_network(site.fixed_range)[1])
+    serves = site.name == gateway.name and not site.fixed_gateway
+    assert (inside in addresses(host, site.bridge)) is serves
     if serves:
         assert host.check_output("cat /proc/sys/net/ipv4/ip_forward") == "1"
         (route,) = json.loads(host.check_output("ip -json -4 route show default"))

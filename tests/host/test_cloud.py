@@ -78,9 +78,9 @@ def test_documentation_is_installed(host: Any) -> None:
     assert host.package("nova-doc").is_installed
 
 
-def test_server_pings(site: Any, host: Any, server: dict[str, Any]) -> None:
+def test_server_pings(gateway: Any, server: dict[str, Any]) -> None:
     address = next(iter(server["addresses"].values()))[0]
-    assert host.run("ping -n -q -c 2 -W 2 -I %s %s", site.bridge, address).rc == 0
+    assert gateway.connect().run("ping -n -q -c 2 -W 2 -I %s %s", gateway.bridge, address).rc == 0
 
 
 def test_virsh_lists_the_server(hosts_sites: Any, server: dict[str, Any]) -> None:

@@ -141,20 +141,20 @@ def test_a_stranger_reaches_the_front_doors_and_ssh(site: Any, host: Any, strang
 
 
 @pytest.fixture(scope="module")
-def in_guest(first_controller: Any) -> Callable[[str], str]:
+def in_guest(gateway: Any) -> Callable[[str], str]:
     """Run a command in my_vm, over ssh from the controller."""
-    host = first_controller.connect()
-    done = host.run(f". /root/openrc && openstack server show {first_controller.server} -f json")
+    host = gateway.connect()
+    done = host.run(f". /root/openrc && openstack server show {gateway.server} -f json")
     address = next(iter(json.loads(done.stdout)["addresses"].values()))[0]
     return lambda command: str(host.check_output(f"{SSH} guest@{address} %s", command))
 
 
 @pytest.mark.on("controller", "compute")
-def test_a_guest_reaches_the_front_doors(site: Any, host: Any, in_guest: Callable[[str], str]) -> None:
+def test_a_guest_reaches_the_front_doors(site: Any, host: Any, gateway: Any, in_guest: Callable[[str], str]) -> None:
     """At each address of the host: that of management, and that of the gateway of guests."""
     wanted = listens(host, allowed(site, "`firewall_api_sources`"))
-    gateway = str(ipaddress.ip_network(site.fixed_range)[1])
-    addresses = [site.management_address] + ([gateway] if site.first and not site.fixed_gateway else [])
+    inside = str(ipaddress.ip_network(site.fixed_range)[1])
+    addresses = [site.management_address] + ([inside] if site.name == gateway.name and not site.fixed_gateway else [])
     for address in addresses:
         targets = candidates(host, address)
         tries = "; ".join(

@@ -119,6 +119,7 @@ def test_no_change_of_the_network_waits_to_be_confirmed(host: Any) -> None:
     assert host.check_output("systemctl list-timers --all --no-legend 'kilonova-bridge-*'") == ""
 
 
+@pytest.mark.on("controller")
 @pytest.mark.parametrize("directory", ["/etc/keystone/fernet-keys", "/etc/keystone/credential-keys"])
 def test_keys_are_whole(host: Any, directory: str) -> None:
     names = [name for name in host.file(directory).listdir() if name.isdigit()]
@@ -126,12 +127,14 @@ def test_keys_are_whole(host: Any, directory: str) -> None:
     assert {host.file(f"{directory}/{name}").size for name in names} == {WRITTEN_KEY}
 
 
+@pytest.mark.on("controller")
 def test_keys_were_made_once(host: Any) -> None:
     """A deployment makes two, and a rotation, which was killed as well, another one that signs."""
     names = {int(name) for name in host.file("/etc/keystone/credential-keys").listdir() if name.isdigit()}
     assert {name for name in names if name % 1000 == 0} == ({0, 1000, 2000} if path_before() else {0, 1000})
 
 
+@pytest.mark.on("controller")
 def test_no_tool_of_a_service_is_at_work(host: Any) -> None:
     """A running tool keeps its configuration, with passwords, in a directory below /run/kilonova."""
     directory = host.file("/run/kilonova")

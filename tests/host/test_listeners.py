@@ -61,6 +61,7 @@ def test_only_ssh_listens_on_every_address(host: Any) -> None:
     assert [one for one in listeners(host) if is_wildcard(one.address) and one.port != SSH] == []
 
 
+@pytest.mark.on("controller")
 def test_commands_of_rabbitmq_listen_on_loopback(host: Any) -> None:
     """A command is an Erlang node, which listens for as long as it runs."""
     done = host.run(
@@ -71,6 +72,7 @@ def test_commands_of_rabbitmq_listen_on_loopback(host: Any) -> None:
     assert found and all(is_loopback(address.rpartition(":")[0]) for address in found), done.stdout + done.stderr
 
 
+@pytest.mark.on("controller")
 def test_apis_are_reached_through_haproxy_only(site: Any, host: Any) -> None:
     ports = API_PORTS | ({VOLUME_PORT} if site.storage else set())
     served = [one for one in listeners(host) if one.port in ports]
@@ -80,6 +82,7 @@ def test_apis_are_reached_through_haproxy_only(site: Any, host: Any) -> None:
     assert [one for one in served if is_loopback(one.address) and "haproxy" in one.process] == []
 
 
+@pytest.mark.on("controller")
 def test_databases_are_on_loopback(host: Any) -> None:
     found = [one for one in listeners(host) if one.port in LOOPBACK_ONLY]
     assert [one for one in found if not is_loopback(one.address)] == []

@@ -136,6 +136,7 @@ def test_the_image_with_a_password_is_not_readable(host: Any) -> None:
     ] == []
 
 
+@pytest.mark.on("controller")
 def test_caches_are_for_their_services_only(site: Any, host: Any, run_python: Callable[..., Any]) -> None:
     assert ":11211" not in host.check_output("ss -H -l -n -t -u")
     caches = CACHES + (["cinder"] if site.storage else [])

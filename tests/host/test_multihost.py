@@ -94,8 +94,8 @@ def guests(on_cloud: Callable[..., Any], computes: list[str], hosts_sites: tuple
 
 
 @pytest.fixture(scope="module")
-def in_guest(first_controller: Any) -> InGuest:
-    host = first_controller.connect()
+def in_guest(gateway: Any) -> InGuest:
+    host = gateway.connect()
     # testinfra takes status 255 of ssh for a failed connection to the host, and gives up.
     return lambda address, command: host.run(f"{SSH} guest@{address} '{command}' || exit 1")
 
@@ -210,11 +210,9 @@ def test_migration_and_resize(guests: dict[str, Any], on_cloud: Callable[..., An
     assert _eventually(lambda: "1 packets received" in in_guest(guests["floating"], moved).stdout)
 
 
-def test_live_migration(
-    first_controller: Any, on_cloud: Callable[..., Any], in_guest: InGuest, computes: list[str]
-) -> None:
+def test_live_migration(gateway: Any, on_cloud: Callable[..., Any], in_guest: InGuest, computes: list[str]) -> None:
     """my_vm moves with its disk while it runs, and loses few packets."""
-    host = first_controller.connect()
+    host = gateway.connect()
     address = on_cloud('print(json.dumps(address(nova.find_server("my_vm", details=True))))')
     before = float(in_guest(address, "cut -d. -f1 /proc/uptime").stdout)
     host.check_output(f"systemd-run --quiet --unit=kn-ping --service-type=exec ping -i 0.2 -w 280 {address}")

@@ -131,8 +131,8 @@ def ceph(hosts_sites: tuple[Any, ...]) -> None:
 
 
 @pytest.fixture(scope="module")
-def in_guest(first_controller: Any) -> Callable[[str, str], str]:
-    host = first_controller.connect()
+def in_guest(gateway: Any) -> Callable[[str, str], str]:
+    host = gateway.connect()
 
     def run(address: str, command: str) -> str:
         # testinfra takes status 255 of ssh for a failed connection to the host, and gives up.

@@ -109,6 +109,7 @@ def of_controller(site: Any) -> dict[str, str]:
     return CONTROLLER | (VOLUMES if site.storage else {})
 
 
+@pytest.mark.on("controller")
 def test_units_of_controllers(site: Any, host: Any) -> None:
     assert_sandboxed(host, of_controller(site))
     assert_not_exposed(host, of_controller(site))
@@ -158,6 +159,7 @@ def test_every_unit_that_runs_has_a_sandbox(site: Any, host: Any) -> None:
     assert ours - known - WITHOUT == set()
 
 
+@pytest.mark.on("controller")
 def test_processes_run_in_it(site: Any, host: Any) -> None:
     """What systemd shows is what it would start. These units restarted with their sandbox."""
     unconfined = {}

@@ -156,6 +156,7 @@ def test_the_authority_is_on_every_host(site: Any, host: Any, hosts_sites: Any) 
     assert {one.connect().file(one.authority).sha256sum for one in hosts_sites} == {file.sha256sum}
 
 
+@pytest.mark.on("controller")
 def test_the_key_is_readable_by_root_only(host: Any) -> None:
     file = host.file("/etc/haproxy/front.pem")
     assert (file.user, file.mode) == ("root", 0o600)

@@ -59,6 +59,7 @@ def assert_running(host: Any, units: tuple[str, ...]) -> None:
     assert {name: state for name, state in found.items() if state[1] not in STATIC} == {}
 
 
+@pytest.mark.on("controller")
 def test_control_plane_runs(site: Any, host: Any) -> None:
     assert_running(host, CONTROLLER + (VOLUMES if site.storage else ()))
 
@@ -114,6 +115,7 @@ def test_no_guard_against_starting_services_is_left(host: Any) -> None:
     assert not host.file("/usr/sbin/policy-rc.d").exists
 
 
+@pytest.mark.on("controller")
 @pytest.mark.parametrize("unit", ["keystone", "placement-api", "nova-api"])
 def test_workers_share_what_the_first_process_imported(host: Any, unit: str) -> None:
     # If the import fails, uWSGI only logs a line, and its first process stays small.

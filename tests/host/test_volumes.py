@@ -112,7 +112,7 @@ def on_volumes(on_cloud: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
 
 @dataclass
 class Guest:
-    """A guest that is reached from the controller by ssh."""
+    """A guest that is reached from a controller by ssh."""
 
     server: str
     address: str
@@ -148,11 +148,11 @@ class Guest:
 
 
 @pytest.fixture(scope="module")
-def guest(on_volumes: Callable[..., Any], first_controller: Any) -> Guest:
+def guest(on_volumes: Callable[..., Any], gateway: Any) -> Guest:
     """The first guest of the cloud."""
     script = "server = nova.find_server(ARGUMENTS[0], details=True)\nprint(json.dumps([server.id, address(server)]))"
-    server, address = on_volumes(script, first_controller.server)
-    return Guest(server, address, first_controller.connect(), first_controller.guest_user)
+    server, address = on_volumes(script, gateway.server)
+    return Guest(server, address, gateway.connect(), gateway.guest_user)
 
 
 @pytest.fixture(scope="module")
@@ -384,6 +384,7 @@ def test_a_compute_opens_no_volume_by_itself(
     assert [call[1:3] for call, status in zip(calls, found, strict=True) if status not in refused] == []
 
 
+@pytest.mark.on("controller")
 def test_no_process_of_cinder_is_root_or_may_become_root(host: Any, on_volumes: Callable[..., Any]) -> None:
     for unit in ("cinder-api", "cinder-scheduler", "cinder-volume", "cinder-backup"):
         group = host.check_output(f"systemctl show --property=ControlGroup --value {unit}")
