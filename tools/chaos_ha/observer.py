@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -83,18 +84,18 @@ class Observer:
         self.peer = self._peer()
 
     def _peer(self) -> str:
-        """Boot a second guest on another compute, and return its address."""
+        """Boot a second guest, on another compute if there is one, and return its address."""
         first = self.cloud.get_server(SERVER)
-        self.guest = first.private_v4 or first.public_v4
         network, addresses = next(iter(first.addresses.items()))
         self.guest = addresses[0]["addr"]
-        subnet = next(iter(self.cloud.network.subnets(network_id=self.cloud.get_network(network).id)))
+        subnet = next(iter(self.cloud.network.subnets(network_id=self.cloud.get_network(network).id, ip_version=4)))
         self.gateway = subnet.gateway_ip
-        other = next(host for host in self.site.groups["compute"] if host != first.hypervisor_hostname)
+        own = first.hypervisor_hostname
+        other = next((host for host in self.site.groups["compute"] if host != own), own)
         peer = self.cloud.get_server(PEER) or self.cloud.create_server(
             PEER,
             image=first.image.id,
-            flavor=self.cloud.compute.find_flavor(first.flavor["original_name"]).id,
+            flavor=self.cloud.compute.find_flavor(first.flavor["original_name"] or first.flavor["id"]).id,
             network=network,
             security_groups=[group["name"] for group in first.security_groups],
             availability_zone=f"nova:{other}",
@@ -106,7 +107,7 @@ class Observer:
     def in_guest(self, script: str) -> str:
         """Run a command in the first guest, from the controller that is its gateway."""
         return self.site.must(
-            self.site.address_holder(self.gateway), f"{SSH.format(address=self.guest)} {json.dumps(script)}"
+            self.site.address_holder(self.gateway), f"{SSH.format(address=self.guest)} {shlex.quote(script)}"
         )
 
     def begin(self) -> None:
