@@ -53,6 +53,7 @@ WANTED = """{{ {
     'guest_user': guest_image_user | default('guest'),
     'storage': (groups['storage'] | default([])) + (ceph_existing | default({}) | list),
     'first': inventory_hostname == groups['controller'][0],
+    'clustered': groups['controller'] | length > 1,
 } }}"""
 
 # Before scripts that run on the controller with the credentials of the administrator.
