@@ -20,7 +20,9 @@ from amqp.exceptions import AccessRefused, NotAllowed
 
 files = configparser.RawConfigParser(strict=False)
 files.read(["/etc/nova/nova.conf", "/etc/nova/nova-compute.conf"])
-url = urllib.parse.urlsplit(files["DEFAULT"]["transport_url"])
+# With several controllers, it names the broker of each.
+first, _, rest = files["DEFAULT"]["transport_url"].partition(",")
+url = urllib.parse.urlsplit(first + ("/" + rest.rpartition("/")[2] if rest else ""))
 authority = files["oslo_messaging_rabbit"]["ssl_ca_file"]
 address = (url.hostname, url.port)
 

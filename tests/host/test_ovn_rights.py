@@ -35,7 +35,9 @@ print(json.dumps([answer(*one) for one in ARGUMENTS[0]]))
 def chassis(site: Any, host: Any, first_controller: Any) -> Callable[[str], Any]:
     """Run a command of ovn-sbctl with the key of the compute."""
     target = f"ssl:{first_controller.management_address}:16642"
-    return lambda command: host.run(f"ovn-sbctl --timeout=20 --db={target} {CHASSIS} {command}")
+    # With several controllers, a relay answers, which leads nothing.
+    options = f"--timeout=20 --no-leader-only --db={target} {CHASSIS}"
+    return lambda command: host.run(f"ovn-sbctl {options} {command}")
 
 
 def own_name(host: Any) -> str:
@@ -87,11 +89,13 @@ def test_a_stranger_gets_nothing(site: Any, first_controller: Any, run_python: C
     assert run_python(STRANGER, ports) == [""] * len(ports)
 
 
-def test_a_chassis_does_not_reach_the_northbound_database(host: Any) -> None:
-    done = host.run(f"ovn-nbctl --timeout=5 --db=ssl:127.0.0.1:16641 {CHASSIS} show")
+def test_a_chassis_does_not_reach_the_northbound_database(site: Any, host: Any) -> None:
+    target = f"ssl:{site.management_address if site.clustered else '127.0.0.1'}:16641"
+    options = f"--timeout=5 --no-leader-only --db={target}"
+    done = host.run(f"ovn-nbctl {options} {CHASSIS} show")
     assert done.rc != 0
     done = host.run(
-        "ovn-nbctl --timeout=5 --db=ssl:127.0.0.1:16641 --private-key=/etc/neutron/ovn-key.pem "
+        f"ovn-nbctl {options} --private-key=/etc/neutron/ovn-key.pem "
         "--certificate=/etc/neutron/ovn-cert.pem --ca-cert=/etc/neutron/ovn-ca-cert.pem show"
     )
     assert done.rc == 0, done.stderr

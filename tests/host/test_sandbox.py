@@ -47,6 +47,8 @@ VOLUMES = {
     "cinder-volume": "user",
     "kilonova-memcached@cinder": "user",
 }
+# Where there are several controllers.
+CLUSTER = {"keepalived": "root", "kilonova-galera": "user", "kilonova-ovn-relay": "root"}
 COMPUTE = {
     "kilonova-serial": "user",
     "libvirtd": "privileged",
@@ -60,6 +62,7 @@ USER_SPACE = {"kilonova-devices": "root"}
 OTHERWISE: dict[str, set[str]] = {
     "ceph-osd": {"PrivateDevices", "ProtectClock"},
     "kilonova-devices": {"ProtectSystem"},
+    "kilonova-galera": {"ProtectSystem"},
     "mariadb": {"MemoryDenyWriteExecute", "AmbientCapabilities"},
     "rabbitmq-server": {"MemoryDenyWriteExecute"},
 }
@@ -106,7 +109,7 @@ def assert_not_exposed(host: Any, units: dict[str, str]) -> None:
 
 def of_controller(site: Any) -> dict[str, str]:
     """The units of a controller of this cloud."""
-    return CONTROLLER | (VOLUMES if site.storage else {})
+    return CONTROLLER | (VOLUMES if site.storage else {}) | (CLUSTER if site.clustered else {})
 
 
 @pytest.mark.on("controller")
