@@ -70,7 +70,7 @@ def problems(servers: Iterable[Server], ask: Ask, timeout: int) -> list[dict[str
             where = f" on {server['host']}" if server["host"] else ""
             text = (
                 f"{server['unit']}{where} does not answer calls over RabbitMQ within {timeout} s ({why}), and does no "
-                f"work, though it may be up for the APIs; systemctl restart {server['unit']} there mends that"
+                f"work, though it may be up for the APIs; systemctl restart {server['unit']}{where} mends that"
             )
             found.append(problem(server["layer"], text, *([server["host"]] if server["host"] else []), passes=False))
     return found

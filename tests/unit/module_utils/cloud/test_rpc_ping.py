@@ -35,11 +35,12 @@ def test_the_deaf_one_is_named_with_its_host_and_what_mends_it() -> None:
     servers = [server("conductor", "ctl1"), server("conductor", "ctl2")]
     (found,) = rpc_ping.problems(servers, lambda one: "MessagingTimeout" if one["host"] == "ctl2" else "", 20)
     assert found["message"].startswith("nova-conductor on ctl2 does not answer calls over RabbitMQ within 20 s")
-    assert "systemctl restart nova-conductor there" in found["message"]
+    assert "systemctl restart nova-conductor on ctl2" in found["message"]
     assert (found["layer"], found["hosts"], found["passes"]) == ("Nova conductor", ["ctl2"], False)
 
 
 def test_what_several_hosts_answer_is_of_no_host() -> None:
     (found,) = rpc_ping.problems([server("volume", "")], lambda one: "MessagingTimeout", 5)
     assert found["message"].startswith("nova-volume does not answer")
+    assert "systemctl restart nova-volume mends that" in found["message"]
     assert found["hosts"] == []
