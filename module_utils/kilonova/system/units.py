@@ -213,4 +213,6 @@ def plan(unit: Unit, pending: Sequence[str] = ()) -> None:
         unit.verbs += ["restart"] if unit.reason else []
         if not unit.reason:
             unit.reason = reload_reason(unit) or pending_reason(unit, unit.reloads, pending)
-            unit.verbs += ["reload"] if unit.reason else []
+            # One that starts, or waits to be started after a failure, cannot reload.
+            verb = "restart" if unit.get("ActiveState") == "activating" else "reload"
+            unit.verbs += [verb] if unit.reason else []

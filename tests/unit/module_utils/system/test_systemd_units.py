@@ -107,6 +107,17 @@ def test_a_restart_needs_no_reload(fake: Fake, tmp_path: Path, capsys: pytest.Ca
     assert fake.calls() == ["reset-failed -- x.service", "restart --no-block -- x.service"]
 
 
+def test_a_unit_that_waits_to_be_started_again_does_not_reload(
+    fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = stamp(tmp_path / "new", STARTED + 1)
+    waits = {"ActiveState": "activating", "SubState": "auto-restart", "StateChangeTimestamp": START}
+    fake.states([unit(**waits)], [unit()])
+    result = run(capsys, units=[{"name": "x", "reloads": [new]}])
+    assert fake.calls() == ["reset-failed -- x.service", "restart --no-block -- x.service"]
+    assert result["restarted"] == [{"name": "x.service", "reason": f"{new} changed"}]
+
+
 def test_a_reload_that_is_refused_is_tried_again_by_the_next_run(
     fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
