@@ -14,7 +14,8 @@ description:
     configuration.
   - A server that is drained gets no new requests. The module waits until those in progress have ended, and goes on when
     some take longer, as consoles do.
-  - A server that is ready gets requests as soon as the checks of HAProxy find it up, for which the module waits.
+  - A server that is ready gets requests as soon as the checks of HAProxy find it up, for which the module waits. One
+    that answers them with 404, as a controller in maintenance does, gets none, and is not waited for.
 options:
   names:
     description: Names of the servers.
@@ -27,9 +28,11 @@ options:
     elements: str
     required: true
   state:
-    description: Whether the servers get requests.
+    description: >-
+      Whether the servers get requests. V(idle) and V(serving) tell HAProxy nothing, and wait until the health of the
+      servers has brought it about.
     type: str
-    choices: [drained, ready]
+    choices: [drained, ready, idle, serving]
     required: true
   timeout:
     description: Seconds to wait; V(0) does not wait, and accepts servers that are not up.
@@ -46,7 +49,8 @@ attributes:
   diff_mode:
     support: none
 notes:
-  - Fails where HAProxy does not answer, and where a server that is ready is not up in time.
+  - Fails where HAProxy does not answer, where a server that is to get requests is not up in time, and where one that is
+    to be idle still gets new ones.
 author: The Kilonova authors (@kilonova)
 """
 
@@ -72,7 +76,7 @@ changes:
   elements: str
   sample: ["haproxy: keystone/ctl2 ready"]
 unfinished:
-  description: Drained servers to which requests are still in progress.
+  description: Servers to which requests are still in progress that should have none, or that are not up.
   returned: success
   type: list
   elements: str

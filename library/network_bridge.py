@@ -64,7 +64,8 @@ options:
   moving_addresses:
     description:
       - IPv4 addresses with prefix length that the bridge may have or not, as something else decides, such as those that
-        keepalived gives to one of several hosts. They are left as they are.
+        keepalived gives to one of several hosts. They are left as they are. Where the files differ only in that one of
+        them was the O(gateway_address), they are written, and the bridge stays up.
     type: list
     elements: str
     default: []

@@ -93,6 +93,9 @@ options:
     description: How many lines of each log.
     type: int
     default: 10
+  maintenance:
+    description: A file that is there while the host is in maintenance.
+    type: path
   haproxy_socket:
     description: Path of HAProxy's statistics socket, read if C(haproxy.service) is one of the units.
     type: path
@@ -126,7 +129,7 @@ broken:
     command: {description: The command that mends it., type: str}
     log: {description: The last lines of its journal and log files., type: str}
 foreign:
-  description: The servers in RV(broken) that were taken out of HAProxy at run time, as sentences.
+  description: The servers in RV(broken) that were taken out of HAProxy at run time, and O(maintenance), as sentences.
   returned: always
   type: list
   elements: str

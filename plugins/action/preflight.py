@@ -301,14 +301,19 @@ class ActionModule(ActionBase):
         """Check the address of the APIs, and what several controllers need."""
         address = self.text("cloud_api_address")
         names = list(self._variables["groups"]["controller"])
+        former = self.value("haproxy_former_addresses")
         if len(names) == 1:
             # The APIs, and nothing else, would be looked for there.
-            return interfaces.check_own_address(facts, "cloud_api_address", address)
+            found = interfaces.check_own_address(facts, "cloud_api_address", address)
+            for one in former:
+                found += interfaces.check_own_address(facts, "haproxy_former_addresses", str(one))
+            return found
         hosts = self.value("cloud_controller_addresses")
         found = controllers.check_address(facts, address, self.text("cloud_management_address"), hosts)
         if host == names[0]:
             path, shared = self.text("glance_store_path"), self._arguments["images_are_shared"]
             found += controllers.check_number(names)
+            found += controllers.check_former(former)
             found += controllers.check_images(path, shared, self.value("ceph_enabled") is True)
         return found
 

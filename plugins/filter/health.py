@@ -108,6 +108,16 @@ def holder_lines(results: Mapping[str, Mapping[str, Any]], addresses: Sequence[s
     ]
 
 
+def maintenance_lines(hostvars: Mapping[str, Mapping[str, Any]], hosts: Iterable[str], path: str) -> list[str]:
+    """Return a line for each host in maintenance, where this file is: how that ends."""
+    return [
+        f"- {host} is in maintenance and gets no requests, until: ansible-playbook "
+        f"playbooks/controller-maintenance.yml --limit {host} -e maintenance=end"
+        for host in hosts
+        if path in hostvars[host].get("preflight_facts", {}).get("present", [])
+    ]
+
+
 def certificate_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a line for each kind of certificate: how many days are left, and on which host the fewest."""
     least: dict[str, tuple[int, str]] = {}
@@ -156,6 +166,7 @@ class FilterModule:
             "certificate_lines": certificate_lines,
             "health_lines": health_lines,
             "holder_lines": holder_lines,
+            "maintenance_lines": maintenance_lines,
             "storage_lines": storage_lines,
             "unit_lines": unit_lines,
             "units_found": units_found,

@@ -121,3 +121,19 @@ def test_a_write_is_repeated_only_where_no_service_has_seen_it(clustered: tuple[
         assert "errorfile 503 /etc/haproxy/unseen.http" in here
     assert clustered[1]["/etc/haproxy/unseen.http"].startswith("HTTP/1.1 425 Too Early\r\n")
     assert "unseen" not in load()[1]["/etc/haproxy/haproxy.cfg"]
+
+
+def test_maintenance_is_said_by_health_and_keeps_addresses_away(clustered: tuple[Any, dict[str, str]]) -> None:
+    found = sections(clustered[1]["/etc/haproxy/haproxy.cfg"])
+    answers = [line.split()[3:] for line in found["keystone-here"] if line.startswith("http-request return ")]
+    health = ["if", "{", "path", "/kilonova-health", "}"]
+    assert answers == [
+        ["503", *health, "!{", "srv_is_up(keystone-here/here)", "}"],
+        ["404", *health, "{", "srv_is_up(controller/maintenance)", "}", "{", "nbsrv(controller)", "eq", "0", "}"],
+        ["200", *health],
+    ]
+    assert any("health.sock" in line for line in found["controller"])
+    # HAProxy lets no server track another that treats 404 otherwise.
+    for name in ("keystone", "keystone-writes", "controller"):
+        assert any(line.startswith("option httpchk ") for line in found[name])
+        assert "http-check disable-on-404" in found[name]

@@ -51,7 +51,7 @@ ELSEWHERE = {
 }
 # Interfaces and addresses that the sample host lacks, and an image that other values have.
 OF_A_REAL_HOST = {"flat_interface", "public_interface", "ovn_chassis_tunnel_interface", "ovn_chassis_tunnel_address"}
-OF_A_REAL_HOST |= {"cloud_api_address", "first_cloud_server_image"}
+OF_A_REAL_HOST |= {"cloud_api_address", "first_cloud_server_image", "haproxy_former_addresses"}
 # The inventory of a lab sets them, and each scenario of Molecule uses them.
 LAB = ["state", "id", "name", "project_directory", "subnet", "machine", "machine_address"]
 LAB += ["directory", "outside_address", "tunnel_subnet", "interfaces"]

@@ -13,7 +13,7 @@ import tempfile
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kilonova.network.bridge_plan import Plan, Wanted, drift, foreign, plan
+from ansible.module_utils.kilonova.network.bridge_plan import Plan, Wanted, drift, foreign, hands_over, plan
 from ansible.module_utils.kilonova.network.interfaces import InterfacesError, load, parse
 from ansible.module_utils.kilonova.network.rollback import (
     APPLY,
@@ -29,6 +29,7 @@ from ansible.module_utils.kilonova.network.rollback import (
     status,
     stop_units,
 )
+from ansible.module_utils.kilonova.system.atomic_file import replace
 
 CLOUD_INIT_DISABLE = "/etc/cloud/cloud.cfg.d/99-kilonova-network.cfg"
 CLOUD_INIT_TEXT = (
@@ -198,6 +199,11 @@ def compare(module: AnsibleModule, wanted: Wanted) -> tuple[Plan, dict[str, dict
     return target, kernel
 
 
+def present(files: dict[str, str | None]) -> dict[str, str]:
+    """Return the files that exist."""
+    return {name: text for name, text in files.items() if text is not None}
+
+
 def applied(module: AnsibleModule) -> None:
     """Start the change where files or kernel differ."""
     wanted = wanted_of(module)
@@ -222,8 +228,14 @@ def applied(module: AnsibleModule) -> None:
         ]
     if not reasons:
         module.exit_json(**result)
-    validate(module, target.files[module.params["path"]])
+    path, mtu = module.params["path"], kernel[wanted.interface]["mtu"]
+    validate(module, target.files[path])
     if module.check_mode:
+        module.exit_json(**result)
+    if reasons == [f"{name} differs" for name in files] and hands_over(present(before), path, wanted, mtu):
+        # It stays on the bridge until it moves. Nothing else differs, for which the bridge would have to go down.
+        for name, text in files.items():
+            replace(name, text or "", mode=0o644)
         module.exit_json(**result)
     code, out, _ = module.run_command(["ifquery", "--state"])
     # One line "eth0=eth0" for each interface that ifupdown brought up.

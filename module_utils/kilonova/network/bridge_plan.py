@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ansible.module_utils.kilonova.network.interfaces import ALLOW, Block, InterfacesError, cidrs, normal, parse
@@ -273,6 +273,12 @@ def plan(files: dict[str, str], main: str, wanted: Wanted, kernel_mtu: int = 0) 
     ]
     up = [*ports, wanted.bridge, *dict.fromkeys(children)]
     return Plan(files=result, addresses=addresses, dhcp=dhcp, mtu=mtu, ports=ports, up=up)
+
+
+def hands_over(files: dict[str, str], main: str, wanted: Wanted, kernel_mtu: int) -> bool:
+    """Return whether the files are as wanted, except that one of the moving addresses is still the bridge's own."""
+    owners = [replace(wanted, gateway_address=address) for address in wanted.moving_addresses]
+    return any(plan(files, main, owner, kernel_mtu).files == files for owner in owners)
 
 
 def drift(kernel: dict[str, dict[str, Any]], target: Plan, wanted: Wanted) -> list[str]:

@@ -54,8 +54,27 @@ def check_address(facts: Facts, address: str, management: str, hosts: Collection
     if networks and parsed not in networks[0]:
         why = f"it is outside of {networks[0]}, where this controller has {management}"
         return [message(VARIABLE, address, why, instead)]
+    fixed = [
+        f"{cidr} on {name}"
+        for name, interface in facts["interfaces"].items()
+        for cidr in ipv4(interface)
+        if cidr.partition("/")[0] == address and not cidr.endswith("/32")
+    ]
+    if fixed:
+        why = f"this controller has it as its own ({fixed[0]}), and would keep it when it moves to another"
+        instead = f"Remove it from the host's network configuration and interface; then: ip address add {address}/32"
+        return [message(VARIABLE, address, why, instead)]
     # check_own_address of cloud_management_address reports a host without it.
     return []
+
+
+def check_former(addresses: Sequence[str]) -> list[str]:
+    """Require that the APIs have one address, which moves."""
+    if not addresses:
+        return []
+    why = "several controllers serve the APIs at one address, which moves from one to another"
+    instead = "Remove it once clients know cloud_api_address, before you add controllers"
+    return [message("haproxy_former_addresses", ", ".join(addresses), why, instead)]
 
 
 def check_images(path: str, shared: bool, ceph: bool) -> list[str]:

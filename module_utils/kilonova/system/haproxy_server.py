@@ -17,7 +17,7 @@ from ansible.module_utils.basic import AnsibleModule
 ARGUMENT_SPEC: dict[str, Any] = {
     "names": {"type": "list", "elements": "str", "required": True},
     "proxies": {"type": "list", "elements": "str", "required": True},
-    "state": {"type": "str", "choices": ["drained", "ready"], "required": True},
+    "state": {"type": "str", "choices": ["drained", "ready", "idle", "serving"], "required": True},
     "timeout": {"type": "float", "default": 60.0},
     "socket": {"type": "path", "default": "/run/haproxy/admin.sock"},
 }
@@ -50,11 +50,16 @@ def out(row: dict[str, str]) -> bool:
     return row["status"].split(" ")[0] in OUT
 
 
-def unfinished(found: list[dict[str, str]], state: str) -> list[str]:
-    """Return proxies in which requests are in progress, or the server is not up yet."""
-    if state == "drained":
-        return [label(row) for row in found if int(row["scur"] or 0)]
-    return [f"{label(row)} ({row['status']})" for row in found if not row["status"].startswith("UP")]
+def busy(found: list[dict[str, str]], state: str) -> list[str]:
+    """Return servers with requests in progress that should have none."""
+    return [label(row) for row in found if state in ("drained", "idle") and int(row["scur"] or 0)]
+
+
+def wrong(found: list[dict[str, str]], state: str) -> list[str]:
+    """Return servers that are not up, or get new requests, as they should not."""
+    # One in maintenance (404) is as ready as it can be.
+    well = {"ready": ("UP", "NOLB"), "serving": ("UP",), "idle": ("NOLB", "DOWN", *OUT)}.get(state, ("",))
+    return [f"{label(row)} ({row['status']})" for row in found if not row["status"].startswith(well)]
 
 
 def run(module: AnsibleModule) -> None:
@@ -64,7 +69,8 @@ def run(module: AnsibleModule) -> None:
     try:
         # One that tracks another has the state of that.
         found = [row for row in rows(path, names, proxies) if not row.get("tracked")]
-        changed = [label(row) for row in found if out(row) != (state == "drained")]
+        tells = state in ("drained", "ready")
+        changed = [label(row) for row in found if tells and out(row) != (state == "drained")]
         if module.check_mode:
             module.exit_json(changed=bool(changed), servers=changed, changes=lines(changed, state), unfinished=[])
         # One that is down does not show whether it was taken out.
@@ -74,19 +80,26 @@ def run(module: AnsibleModule) -> None:
             if answer := command(path, f"set server {server} state {word}"):
                 module.fail_json(msg=f"HAProxy does not set the state of {server}: {answer}")
         end = time.monotonic() + params["timeout"]
-        while (left := unfinished(rows(path, names, proxies), state)) and time.monotonic() < end:
+        while True:
+            found = rows(path, names, proxies)
+            left, others = busy(found, state), wrong(found, state)
+            if not (left or others) or time.monotonic() >= end:
+                break
             time.sleep(POLL_SECONDS)
     except OSError as error:
         if module.check_mode:
             # One that does not run has taken nothing out; that it has to run is for others to say.
             module.exit_json(changed=False, servers=[], changes=[], unfinished=[])
         module.fail_json(msg=f"HAProxy does not answer at {path}: {error}. See journalctl -u haproxy.")
-    if left and state == "ready" and params["timeout"]:
+    if others and params["timeout"]:
+        listed = f"after {params['timeout']:g} s: {', '.join(others)}"
+        if state == "idle":
+            module.fail_json(msg=f"HAProxy still sends requests to these servers {listed}.")
         module.fail_json(
-            msg=f"HAProxy does not find these servers up after {params['timeout']:g} s: {', '.join(left)}. It sends "
+            msg=f"HAProxy does not find these servers up {listed}. It sends "
             "them no requests. See the logs of these services there."
         )
-    module.exit_json(changed=bool(changed), servers=changed, changes=lines(changed, state), unfinished=left)
+    module.exit_json(changed=bool(changed), servers=changed, changes=lines(changed, state), unfinished=left or others)
 
 
 def lines(servers: list[str], state: str) -> list[str]:

@@ -8,6 +8,7 @@ Documented in library/unit_check.py.
 from __future__ import annotations
 
 import csv
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "timeout": {"type": "float", "default": 10.0},
     "start_timeout": {"type": "float", "default": 120.0},
     "lines": {"type": "int", "default": 10},
+    "maintenance": {"type": "path"},
     "haproxy_socket": {"type": "path", "default": "/run/haproxy/admin.sock"},
 }
 
@@ -135,6 +137,8 @@ def run(module: AnsibleModule) -> None:
         one["title"] = given[one["unit"]]["title"]
         one["log"] = unit_log(one["unit"], module.params["lines"])
     foreign = [f"{PROXY} {one['reason']}" for one in off]
+    if module.params["maintenance"] and os.path.exists(module.params["maintenance"]):
+        foreign.append(f"{module.params['maintenance']}: this host is in maintenance")
     days = [{"title": found.title, "days": found.days} for found in served if found.days is not None]
     module.exit_json(
         changed=False,

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from ansible.module_utils.kilonova.network.bridge_plan import (
     BEGIN,
@@ -13,6 +15,7 @@ from ansible.module_utils.kilonova.network.bridge_plan import (
     drift,
     for_bridge,
     foreign,
+    hands_over,
     plan,
 )
 from ansible.module_utils.kilonova.network.interfaces import InterfacesError
@@ -272,3 +275,14 @@ def test_dhcp_without_an_address_is_drift() -> None:
     state["br0"]["addresses"] = ["192.168.1.1/24"]
     target = plan({MAIN: "iface eth0 inet dhcp\n"}, MAIN, WANTED)
     assert drift(state, target, WANTED) == ["br0 has no address from DHCP"]
+
+
+def test_an_address_that_begins_to_move_is_all_that_differs() -> None:
+    before = plan({MAIN: STATIC}, MAIN, WANTED).files
+    moving = Wanted("eth0", "br0", veth=True, moving_addresses=["192.0.2.10/32", "192.168.1.1/24"])
+    assert plan(before, MAIN, moving).files != before
+    assert hands_over(before, MAIN, moving, 0)
+    assert not hands_over(plan(before, MAIN, moving).files, MAIN, moving, 0)
+    assert not hands_over({MAIN: STATIC}, MAIN, moving, 0)
+    assert not hands_over(before, MAIN, Wanted("eth0", "br0", veth=True), 0)
+    assert not hands_over(before, MAIN, replace(moving, mtu=9000), 0)

@@ -47,3 +47,18 @@ def test_images_are_where_all_controllers_read_them() -> None:
     assert found.startswith("glance_store_shared = False: each controller would have its own images")
     assert controllers.check_images("/x", shared=True, ceph=False) == []
     assert controllers.check_images("/x", shared=False, ceph=True) == []
+
+
+def test_several_serve_at_one_address() -> None:
+    assert controllers.check_former([]) == []
+    (found,) = controllers.check_former(["192.0.2.9"])
+    assert "haproxy_former_addresses" in found and "192.0.2.9" in found
+
+
+def test_an_address_that_one_would_keep() -> None:
+    facts = {"interfaces": {"eth0": {"addresses": ["192.0.2.11/24", "192.0.2.10/24"]}}}
+    (found,) = controllers.check_address(facts, "192.0.2.10", HOSTS[0], HOSTS)
+    assert "192.0.2.10/24 on eth0" in found and "ip address add 192.0.2.10/32" in found
+    # As keepalived gives it to one of them.
+    facts["interfaces"]["eth0"]["addresses"][1] = "192.0.2.10/32"
+    assert controllers.check_address(facts, "192.0.2.10", HOSTS[0], HOSTS) == []

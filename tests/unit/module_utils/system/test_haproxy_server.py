@@ -125,3 +125,25 @@ def test_an_haproxy_that_does_not_answer(tmp_path: Path, capsys: pytest.CaptureF
     found = run(capsys, tmp_path / "none.sock", state="ready")
     assert found["failed"] and "HAProxy does not answer at" in found["msg"]
     assert run(capsys, tmp_path / "none.sock", state="ready", _ansible_check_mode=True)["changed"] is False
+
+
+def test_one_in_maintenance_counts_as_ready_and_as_idle(proxy: Proxy, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("keystone", "nova"):
+        proxy.servers[name, "ctl2"][0] = "NOLB 1/1"
+    for state in ("ready", "idle"):
+        found = run(capsys, proxy.path, state=state)
+        assert not found.get("failed") and found["changed"] is False
+    assert proxy.commands == ["show stat"] * len(proxy.commands)
+    found = run(capsys, proxy.path, state="serving", timeout=0.3)
+    assert found["failed"] and "nova/ctl2 (NOLB 1/1)" in found["msg"]
+
+
+def test_idle_and_serving_wait_and_tell_nothing(proxy: Proxy, capsys: pytest.CaptureFixture[str]) -> None:
+    found = run(capsys, proxy.path, state="idle", timeout=0.3)
+    assert found["failed"] and "still sends requests to these servers after 0.3 s: keystone/ctl2 (UP)" in found["msg"]
+    proxy.servers["nova", "ctl2"] = proxy.servers["keystone", "ctl2"] = ["DOWN", 2]
+    assert run(capsys, proxy.path, state="idle", timeout=0.3)["unfinished"] == ["keystone/ctl2", "nova/ctl2"]
+    assert run(capsys, proxy.path, state="serving", timeout=0.3)["failed"]
+    proxy.servers["nova", "ctl2"] = proxy.servers["keystone", "ctl2"] = ["UP", 2]
+    assert not run(capsys, proxy.path, state="serving").get("failed")
+    assert {text for text in proxy.commands} == {"show stat"}

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from plugins.filter.health import health_lines, holder_lines, unit_lines, units_found
+from plugins.filter.health import health_lines, holder_lines, maintenance_lines, unit_lines, units_found
 
 BROKEN = {
     "unit": "nova-api.service",
@@ -56,3 +56,10 @@ def test_an_address_is_held_by_one_host() -> None:
     results["b"] = {"held": ["192.0.2.10"]}
     (two,) = holder_lines(results, ["192.0.2.10"])
     assert two.startswith("- 192.0.2.10: held by a, b")
+
+
+def test_a_host_in_maintenance_is_named_with_what_ends_it() -> None:
+    facts = {"present": ["/etc/kilonova/maintenance"]}
+    hostvars: dict[str, dict[str, Any]] = {"a": {"preflight_facts": facts}, "b": {"preflight_facts": {}}, "c": {}}
+    (line,) = maintenance_lines(hostvars, hostvars, "/etc/kilonova/maintenance")
+    assert line.startswith("- a is in maintenance") and line.endswith("--limit a -e maintenance=end")
