@@ -12,6 +12,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.kilonova.cloud.api import CloudApi, CloudError, layer_logs
 from ansible.module_utils.kilonova.cloud.client import CLIENT_ARGUMENTS, connect
+from ansible.module_utils.kilonova.cloud.controller_services import remove_agents
 
 ARGUMENT_SPEC: dict[str, Any] = {
     **CLIENT_ARGUMENTS,
@@ -338,10 +339,7 @@ class Compute:
                 self.wait_down(timeout)
                 self.api.delete("compute", f"/os-services/{service['id']}")
             self.actions.append(f"{self.name}: removed from Nova")
-        for agent in self.api.listing("network", "/agents", "agents", host=self.name):
-            if not self.check_mode:
-                self.api.delete("network", f"/agents/{agent['id']}")
-            self.actions.append(f"{self.name}: {agent['agent_type']} removed from Neutron")
+        self.actions += remove_agents(self.api, self.name, self.check_mode)
 
     def wait_down(self, timeout: float) -> None:
         """Wait until the compute is down. While it reports, Nova would register it again, without its cell mapping."""
