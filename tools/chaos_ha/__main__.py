@@ -123,6 +123,7 @@ def main() -> int:
             try:
                 result = strike(site, observer, fault, chance)
             except Failed as error:
+                observer.stop()
                 result = Result(fault.name, "", finding=str(error))
             results.append(replace(result, finding=judge(result)))
             say(results[-1].row())
@@ -137,6 +138,7 @@ def main() -> int:
             if not (arguments.inventory or arguments.keep):
                 site.playbook("playbooks/destroy.yml")
     finally:
+        observer.stop()
         print("\n".join([HEADER, *(one.row() for one in results)]))
         failed = sum(bool(one.finding) for one in results)
         print(f"{len(results) - failed} passed, {failed} failed", flush=True)

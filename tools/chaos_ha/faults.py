@@ -61,10 +61,6 @@ class Fault:
     hold: float = HOLD
 
 
-def _nothing(site: Site, host: str) -> None:
-    """Nothing is done: it has to mend itself."""
-
-
 def _any(site: Site, chance: random.Random) -> str:
     return chance.choice(site.controllers)
 

@@ -129,20 +129,19 @@ class Observer:
             if "ready\n" not in (client.stderr or []):
                 raise Failed("a client of the APIs did not start")
 
+    def stop(self) -> list[str]:
+        """Stop the clients that run, which remove what they made, and return what they print."""
+        clients, self.clients = self.clients, []
+        for client in clients:
+            client.send_signal(signal.SIGTERM)
+        return [client.communicate(timeout=CLIENT_ENDS)[0] for client in clients]
+
     def end(self) -> Seen:
         """Stop, and return what was seen."""
-        for client in self.clients:
-            client.send_signal(signal.SIGTERM)
-        said = [client.communicate(timeout=CLIENT_ENDS)[0] for client in self.clients]
-        self.clients = []
+        said = self.stop()
         pings = count_pings(self.in_guest(PONG.format(process=self.ping)))
         return summarize(json.loads(said[0]), json.loads(said[1]), pings)
 
     def close(self) -> None:
-        """Stop what still runs, and remove the second guest."""
-        for client in self.clients:
-            client.send_signal(signal.SIGTERM)
-        for client in self.clients:
-            client.communicate(timeout=CLIENT_ENDS)
-        self.clients = []
+        """Remove the second guest."""
         self.cloud.delete_server(PEER, wait=True)

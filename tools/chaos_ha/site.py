@@ -22,14 +22,14 @@ import yaml
 from tools.chaos.lab import Lab
 from tools.chaos.moments import PROJECT
 
-CONTROLLERS = 3
+CONTROLLERS = ["ctl1", "ctl2", "ctl3"]
+COMPUTES = ["cmp1", "cmp2"]
 DATABASES = {"nb": "OVN_Northbound", "sb": "OVN_Southbound"}
 
 
 def own_inventory(directory: Path) -> Path:
     """Write an inventory of three controllers and two computes, a lab named chaos-ha."""
     (directory / "group_vars" / "all").mkdir(parents=True, exist_ok=True)
-    controllers, computes = ([f"{kind}{number}" for number in range(1, count + 1)] for kind, count in _SIZES)
     groups = {
         "lab": {
             "vars": {
@@ -42,18 +42,15 @@ def own_inventory(directory: Path) -> Path:
                 "glance_store_shared": True,
                 "cloud_api_address": "{{ lab_subnet | lab_address(190) }}",
             },
-            "hosts": dict.fromkeys(controllers + computes),
+            "hosts": dict.fromkeys(CONTROLLERS + COMPUTES),
         },
-        "controller": {"hosts": dict.fromkeys(controllers)},
-        "compute": {"hosts": dict.fromkeys(computes)},
+        "controller": {"hosts": dict.fromkeys(CONTROLLERS)},
+        "compute": {"hosts": dict.fromkeys(COMPUTES)},
     }
     (directory / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": groups}}, sort_keys=False))
     shared = PROJECT / "inventory" / "lab" / "group_vars" / "lab.yml"
     (directory / "group_vars" / "lab.yml").write_text(shared.read_text())
     return directory
-
-
-_SIZES = (("ctl", CONTROLLERS), ("cmp", 2))
 
 
 class Failed(Exception):
