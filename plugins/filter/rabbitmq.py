@@ -85,10 +85,12 @@ def rpc_servers(
         hosts = dict.fromkeys(host for group in service["groups"] for host in groups.get(group, []))
         for entry in service.get("rpc", []):
             own = {key: entry[key] for key in ("topic", "unit", "layer")}
-            # A name that several hosts share is that of none.
-            names = [(entry["server"], "")] if entry.get("server") else [(one, one) for one in hosts]
             servers = found.setdefault((entry["config"], entry["exchange"]), [])
-            servers += [{**own, "server": name, "host": host} for name, host in names if host not in left_out]
+            servers += [
+                {**own, "server": f"{host}{entry.get('suffix', '')}", "host": host}
+                for host in hosts
+                if host not in left_out
+            ]
     return [
         {"config": config, "exchange": exchange, "servers": servers} for (config, exchange), servers in found.items()
     ]

@@ -36,8 +36,8 @@ def volume_service_faults(services: list[dict[str, Any]] | None) -> list[tuple[s
     for one in services:
         layer = BINARIES.get(one["binary"], "Cinder")
         name = f"{one['binary']} {one['host']}"
-        # The host of a backend, such as volumes@ceph, names no machine.
-        hosts = [] if "@" in one["host"] else [one["host"]]
+        # With the name of the backend for cinder-volume, such as ctl1@ceph.
+        hosts = [one["host"].partition("@")[0]]
         if one["state"] != "up":
             found.append((layer, f"{name} is down (Cinder gets no heartbeat from it)", hosts, True))
         if one["status"] != "enabled":

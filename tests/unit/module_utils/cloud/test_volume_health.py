@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.kilonova.cloud import volume_health
 
-HOSTS = {"cinder-scheduler": "node1", "cinder-volume": "volumes@ceph", "cinder-backup": "node1"}
+HOSTS = {"cinder-scheduler": "node1", "cinder-volume": "node1@ceph", "cinder-backup": "node1"}
 
 
 def services(**changes: Any) -> list[dict[str, Any]]:
@@ -39,10 +39,10 @@ def test_a_cloud_without_cinder() -> None:
 @pytest.mark.parametrize(
     ("changes", "text", "passes"),
     [
-        ({"state": "down"}, "cinder-volume volumes@ceph is down (Cinder gets no heartbeat from it)", True),
+        ({"state": "down"}, "cinder-volume node1@ceph is down (Cinder gets no heartbeat from it)", True),
         (
             {"status": "disabled", "disabled_reason": "moved"},
-            "cinder-volume volumes@ceph is disabled (moved); openstack volume service set --enable volumes@ceph "
+            "cinder-volume node1@ceph is disabled (moved); openstack volume service set --enable node1@ceph "
             "cinder-volume enables it",
             False,
         ),
@@ -50,7 +50,7 @@ def test_a_cloud_without_cinder() -> None:
 )
 def test_a_service_that_is_not_up(changes: dict[str, Any], text: str, passes: bool) -> None:
     found = volume_health.volume_service_faults(read(services(**changes)))
-    assert found == [("Cinder volume", text, [], passes)]
+    assert found == [("Cinder volume", text, ["node1"], passes)]
 
 
 def test_a_service_that_never_reported() -> None:

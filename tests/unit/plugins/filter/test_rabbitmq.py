@@ -105,8 +105,8 @@ def test_rpc_servers_are_those_of_hosts_that_answer() -> None:
     about = {"unit": "u", "layer": "L", "exchange": "nova", "config": "/etc/nova.conf"}
     other = about | {"exchange": "openstack", "config": "/etc/cinder.conf"}
     services: list[dict[str, Any]] = [
-        {"name": "one", "groups": ["controller"], "rpc": [{"topic": "conductor", "server": "", **about}]},
-        {"name": "two", "groups": ["controller"], "rpc": [{"topic": "volume", "server": "volumes@ceph", **other}]},
+        {"name": "one", "groups": ["controller"], "rpc": [{"topic": "conductor", "suffix": "", **about}]},
+        {"name": "two", "groups": ["controller"], "rpc": [{"topic": "volume", "suffix": "@ceph", **other}]},
         {"name": "three", "groups": ["compute"], "rpc": [{"topic": "compute", **about}]},
         {"name": "four", "groups": ["compute"]},
     ]
@@ -119,5 +119,5 @@ def test_rpc_servers_are_those_of_hosts_that_answer() -> None:
         ("compute", "cmp1", "cmp1"),
     ]
     assert cinder["servers"] == [
-        {"topic": "volume", "server": "volumes@ceph", "host": "", "unit": "u", "layer": "L"},
+        {"topic": "volume", "server": "ctl1@ceph", "host": "ctl1", "unit": "u", "layer": "L"},
     ]
