@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -90,7 +91,7 @@ def arguments_of() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="chaos-ha", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--faults", type=int, default=20, help=f"number of faults, at most {len(FAULTS)}")
-    parser.add_argument("--only", default="", metavar="TEXT", help="all faults with this in their names")
+    parser.add_argument("--only", default="", metavar="REGEX", help="all faults whose name matches this regular expression")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--inventory", type=Path, help="an inventory of another lab, whose cloud is deployed already")
     parser.add_argument("--output", type=Path, default=CACHE, help="directory for the results and logs")
@@ -107,8 +108,8 @@ def main() -> int:
     logs.mkdir(parents=True, exist_ok=True)
     lab = Lab.of(arguments.inventory.resolve() if arguments.inventory else own_inventory(CACHE / "inventory"))
     site = Site(lab, logs)
-    faults = [fault for fault in FAULTS if arguments.only in fault.name] if arguments.only else None
-    faults = faults or draw(arguments.faults, arguments.seed)
+    faults = [fault for fault in FAULTS if re.search(arguments.only, fault.name)]
+    faults = faults if arguments.only else draw(arguments.faults, arguments.seed)
     chance = random.Random(arguments.seed)
     if not arguments.inventory:
         say(f"deploying, log in {logs}")
