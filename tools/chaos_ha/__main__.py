@@ -91,7 +91,7 @@ def arguments_of() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="chaos-ha", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--faults", type=int, default=20, help=f"number of faults, at most {len(FAULTS)}")
-    parser.add_argument("--only", default="", metavar="REGEX", help="all faults whose name matches this regular expression")
+    parser.add_argument("--only", default="", metavar="REGEX", help="all faults whose names match this expression")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--inventory", type=Path, help="an inventory of another lab, whose cloud is deployed already")
     parser.add_argument("--output", type=Path, default=CACHE, help="directory for the results and logs")
