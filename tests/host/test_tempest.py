@@ -35,6 +35,8 @@ login = settings.get_auth_args()
 my_vm = nova.find_server(ARGUMENTS[1], details=True)
 image = my_vm.image.id
 wanted = set(ARGUMENTS[0])
+# Spaces at an end stay in quotes, and a dollar is doubled.
+password = '"' + login["password"].replace("$", "$$") + '"'
 
 with tempfile.TemporaryDirectory() as directory:
     place = Path(directory, "tempest")
@@ -43,7 +45,7 @@ with tempfile.TemporaryDirectory() as directory:
     options = RawConfigParser()
     options.read_dict({
         "auth": {
-            "admin_username": login["username"], "admin_password": login["password"],
+            "admin_username": login["username"], "admin_password": password,
             "admin_project_name": login["project_name"], "admin_domain_name": "Default",
             "use_dynamic_credentials": "true", "create_isolated_networks": "false", "tempest_roles": "member",
         },
