@@ -8,8 +8,9 @@ Runs on a controller from which guests are reached, as root, with the programs o
     python3 guest_times.py move --fill 512
 
 boot makes images of random data, of which nothing is sparse or shared; their guests need not start. The first guest of
-an image on a compute is measured by itself, because computes keep the images that they download. move sends 10 pings a
-second to a guest of the cloud's image that moves from compute to compute. What is made is removed at the end.
+an image on a compute is measured by itself, because computes keep the images that they download. Ten guests at once
+need a quota (openstack quota set --instances 30 --cores 50) and a cpu_allocation_ratio. move sends 10 pings a second
+to a guest of the cloud's image that moves from compute to compute. What is made is removed at the end.
 """
 
 from __future__ import annotations
