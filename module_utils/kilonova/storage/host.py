@@ -131,9 +131,15 @@ def pausing(cluster: Cluster, numbers: Sequence[int]) -> str:
 
 
 def keeping(cluster: Cluster, numbers: Sequence[int]) -> str:
-    """Return which OSDs keep what is not elsewhere yet; empty where none does."""
-    # In this form, the answer is no error where some cannot be destroyed.
-    answer = cluster.command("osd safe-to-destroy", ids=[str(number) for number in numbers])
+    """Return which OSDs keep what is not elsewhere yet, or why nobody knows; empty where none does."""
+    try:
+        # In this form, the answer is no error where some cannot be destroyed.
+        answer = cluster.command("osd safe-to-destroy", ids=[str(number) for number in numbers])
+    except CephError as error:
+        # While placement groups change places.
+        if error.code == errno.EAGAIN:
+            return str(error)
+        raise
     needed = sorted({*numbers} - {*answer["safe_to_destroy"]})
     return f"osd.{', osd.'.join(map(str, needed))} hold what is not elsewhere yet" if needed else ""
 
@@ -196,7 +202,8 @@ def absent(module: AnsibleModule, cluster: Cluster, state: State, params: Mappin
     """Delete the OSDs of the host, its monitor and manager from the cluster. Their units have been stopped."""
     name, monitor = params["name"], params["monitor"]
     why = monitors_refuse(state, monitor, for_good=True)
-    if not why and state.osds:
+    patience = 0 if module.check_mode else min(TIMEOUT, params["timeout"])
+    if not why and state.osds and not wait_for(lambda: not keeping(cluster, state.osds), patience):
         why = keeping(cluster, state.osds)
     if why:
         module.fail_json(msg=f"{name} cannot be removed. Nothing has been changed. {why}")

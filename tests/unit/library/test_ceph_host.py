@@ -56,10 +56,15 @@ class Monitors:
     def __init__(self) -> None:
         self.done: list[tuple[str, dict[str, Any]]] = []
         self.safe, self.stoppable, self.noout = True, True, False
+        # How often the placement groups are still changing places.
+        self.unknown = 0
 
     def command(self, prefix: str, **arguments: Any) -> Any:
         if prefix == "osd ok-to-stop" and not self.stoppable:
             raise CephError("7 PGs would become offline", errno.EBUSY)
+        if prefix == "osd safe-to-destroy" and self.unknown:
+            self.unknown -= 1
+            raise CephError("1 pgs have unknown state; cannot draw any conclusions", errno.EAGAIN)
         hosts = [f"osd{number}" for number in range(1, 5)]
         tree = [{"id": -1 - i, "name": name, "type": "host", "children": [i]} for i, name in enumerate(hosts)]
         tree += [{"id": i, "name": f"osd.{i}", "type": "osd", "status": "up", "reweight": 1} for i in range(4)]
@@ -125,12 +130,25 @@ def test_a_host_is_emptied_and_removed(monitors: Monitors, run_module: Run) -> N
     ]
 
 
+@pytest.mark.parametrize("state", ["drained", "absent"])
+def test_placement_groups_are_waited_for(
+    state: str, monitors: Monitors, run_module: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "POLL_SECONDS", 0)
+    monitors.unknown = 2
+    assert run_module(ceph_host, name="osd3", monitor="osd3", state=state)["changed"]
+    monitors.unknown, monitors.done = 5, []
+    found = run_module(ceph_host, name="osd3", monitor="osd3", state=state, timeout=0)
+    assert found["failed"] and "cannot draw any conclusions" in found["msg"]
+
+
 def test_a_host_that_keeps_the_last_copy_stays(monitors: Monitors, run_module: Run) -> None:
     monitors.safe = False
     found = run_module(ceph_host, name="osd3", monitor="osd3", state="drained", timeout=0)
     assert found["failed"] and "osd.2 hold what is not elsewhere yet" in found["msg"]
     monitors.done.clear()
-    assert run_module(ceph_host, name="osd3", monitor="osd3", state="absent")["failed"] and monitors.done == []
+    found = run_module(ceph_host, name="osd3", monitor="osd3", state="absent", timeout=0)
+    assert found["failed"] and monitors.done == []
 
 
 def test_a_dry_run_waits_for_nothing(monitors: Monitors, run_module: Run) -> None:
