@@ -169,7 +169,7 @@ class ActionModule(ActionBase):
         found = [str(name) for name in self._variables["hostvars"][self._variables["inventory_hostname"]]]
         # What earlier tasks set is in there as well. It matters only where no role declares it.
         unknown = [name for name in found if names.ours(name, known)]
-        made = names.set_by_tasks(unknown, PROJECT / "roles")
+        made = names.set_by_tasks(unknown, PROJECT)
         return [name for name in found if name not in made]
 
     def check_variables(

@@ -15,6 +15,7 @@ from ansible.module_utils.kilonova.preflight.roles import Known
 FOREIGN = re.compile(
     r"^(ansible_|inventory_|group_names$|groups$|hostvars$|omit$|play_hosts$|playbook_dir$|role_|environment$)"
 )
+TASKS = ("roles/*/tasks/*.yml", "playbooks/*.yml", "playbooks/tasks/*.yml")
 RENAMED = {
     "host_apt_sources": "base_apt_sources",
     "host_apt_proxy": "base_apt_proxy",
@@ -32,12 +33,13 @@ def ours(name: str, known: Known) -> bool:
     return name not in known.names and not FOREIGN.match(name) and name.startswith(known.prefixes)
 
 
-def set_by_tasks(names: Iterable[str], directory: Path) -> set[str]:
-    """Return those of the names that tasks below a directory register or set as facts."""
+def set_by_tasks(names: Iterable[str], project: Path) -> set[str]:
+    """Return those of the names that tasks of roles and playbooks register or set as facts."""
     wanted = set(names)
     if not wanted:
         return set()
-    text = "\n".join(path.read_text(encoding="utf-8") for path in directory.glob("*/tasks/*.yml"))
+    found = (path for pattern in TASKS for path in project.glob(pattern))
+    text = "\n".join(path.read_text(encoding="utf-8") for path in found)
     return {name for name in wanted if re.search(rf"^ +(register: +{name}$|{name}:)", text, re.MULTILINE)}
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from ansible.module_utils.kilonova.preflight import names, roles
 
 from tests.unit.module_utils.preflight.sample import KNOWN
@@ -54,8 +55,10 @@ def test_a_name_without_a_use_is_a_note() -> None:
     assert names.RETIRED.keys() & roles.read_roles(PROJECT / "roles").options == set()
 
 
-def test_names_that_tasks_set(tmp_path: Path) -> None:
-    tasks = tmp_path / "nova/tasks/main.yml"
+@pytest.mark.parametrize("path", ["roles/nova/tasks/main.yml", "playbooks/verify.yml", "playbooks/tasks/lead.yml"])
+def test_names_that_tasks_set(path: str, tmp_path: Path) -> None:
+    """A run may have several checks, as a rotation has: what tasks of the first one registered is there."""
+    tasks = tmp_path / path
     tasks.parent.mkdir(parents=True)
     tasks.write_text("- name: A\n  ansible.builtin.set_fact:\n    nova_fact: 1\n- name: B\n  register: nova_result\n")
     found = names.set_by_tasks(["nova_fact", "nova_result", "nova_resul", "nova_other"], tmp_path)
