@@ -79,6 +79,12 @@ def test_nova_compute_ends_before_its_guests(host: Any) -> None:
     assert {"virt-guest-shutdown.target", "libvirt-guests.service"} <= set(after)
 
 
+@pytest.mark.on("compute")
+def test_libvirtd_ends_between_guests_and_their_logs(host: Any) -> None:
+    assert "libvirtd.service" in host.check_output("systemctl show --property=After --value libvirt-guests").split()
+    assert "virtlogd.service" in host.check_output("systemctl show --property=After --value libvirtd").split()
+
+
 @pytest.mark.on("controller", "compute")
 def test_network_runs(host: Any) -> None:
     assert_running(host, EVERYWHERE)
