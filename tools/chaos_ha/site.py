@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import collections
 import functools
 import json
 import os
@@ -166,9 +165,11 @@ class Site:
 
     def queue_leader(self) -> str:
         """Return the controller that leads most queues."""
-        said = self.must(self.controllers[0], "rabbitmqctl --quiet --formatter json list_queues leader")
-        leaders = collections.Counter(queue["leader"].rpartition("@")[2] for queue in json.loads(said))
-        return leaders.most_common(1)[0][0]
+        ask = (
+            "for vhost in $(rabbitmqctl --quiet --no-table-headers list_vhosts name)"
+            "; do rabbitmqctl --quiet --no-table-headers --vhost $vhost list_queues --local name; done"
+        )
+        return max(self.controllers, key=lambda host: len(self.must(host, ask).split()))
 
     def raft_leader(self, database: str) -> str:
         """Return the controller that leads nb or sb of OVN."""
