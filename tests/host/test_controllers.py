@@ -14,7 +14,7 @@ ASK = """
 import http.client
 method, path, body, headers = ARGUMENTS
 connection = http.client.HTTPConnection("127.0.0.1", 5000, timeout=60)
-connection.request(method, f"/v3{path}", json.dumps(body), {"Content-Type": "application/json", **headers})
+connection.request(method, f"/v3{path}", body and json.dumps(body), {"Content-Type": "application/json", **headers})
 answer = connection.getresponse()
 answer.read()
 print(json.dumps([answer.status, answer.getheader("X-Subject-Token")]))
