@@ -67,11 +67,10 @@ def is_fresh(image: Path, max_age_days: float, now: float | None = None) -> bool
 def ensure_image(recipe: Recipe, max_age_days: float, cache: Path = CACHE) -> tuple[Path, list[str]]:
     """Build the base image if it is missing or too old; return it and warnings."""
     image = image_path(recipe, cache)
-    # Labs with other recipes need not wait.
-    with locked(image.with_suffix(".lock")):
+    with locked(cache / "images" / ".lock"):
         if is_fresh(image, max_age_days):
             return image, []
-        work = image.with_suffix(".work")  # left by a killed run: the lock says that it is not in use
+        work = image.parent / "work"  # left by a killed run: the lock says that it is not in use
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         partial = work / image.name

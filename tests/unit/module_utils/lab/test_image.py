@@ -49,14 +49,13 @@ def builder(calls: list[list[str]], fail: bool = False):
 def test_image_is_built_once(monkeypatch, tmp_path: Path):
     calls: list[list[str]] = []
     monkeypatch.setattr(lab_image, "run", builder(calls))
-    work = lab_image.image_path(RECIPE, tmp_path).with_suffix(".work")
-    (work / "left").mkdir(parents=True)  # of a killed run
+    (tmp_path / "images/work/left").mkdir(parents=True)  # of a killed run
     for _ in range(2):
         image, warnings = lab_image.ensure_image(RECIPE, 14, tmp_path)
         assert image.read_text() == "image"
         assert warnings == []
     assert len(calls) == 1
-    assert not work.exists()
+    assert not (tmp_path / "images/work").exists()
 
 
 def test_old_image_is_built_anew_and_kept_if_that_fails(monkeypatch, tmp_path: Path):
