@@ -13,8 +13,9 @@ version_added: "0.1.0"
 author: The Kilonova authors (@kilonova)
 description:
   - A lab machine is a systemd-nspawn container with systemd as PID 1, an ssh server, and a network namespace whose
-    C(eth0) is connected to the bridge of the lab. It is created from a base image that mmdebstrap builds once, cached
-    in C(/var/cache/kilonova/lab), and gets the packages that earlier machines have downloaded.
+    C(eth0) is connected to the bridge of the lab. Its files are a layer over those of a base image (overlayfs, or a
+    copy where overlayfs cannot be used), which mmdebstrap builds once in C(/var/cache/kilonova/lab). It gets the
+    packages that earlier machines have downloaded.
   - The machine keeps running when Ansible ends. A reboot from inside boots it again.
   - Remains of a killed run (a machine without supervisor, an incomplete tree, a namespace or interface without a
     machine) are found on the computer, not in records. O(state=started) takes them over, O(state=absent) removes them.
@@ -263,7 +264,7 @@ def state_of(machine: Machine) -> str:
         return "left behind"
     if has_tree(machine):
         return "stopped"
-    return "incomplete" if Path(machine.root + ".partial").exists() or Path(machine.root).exists() else "absent"
+    return "incomplete" if Path(machine.root).exists() else "absent"
 
 
 def apply(machine: Machine, params: dict[str, Any], check_mode: bool) -> Outcome:
@@ -313,7 +314,7 @@ def stop(machine: Machine, params: dict[str, Any], check_mode: bool, outcome: Ou
             f"{machine.name} did not shut down within {params['stop_timeout']:.0f} s and was killed (stop_timeout)."
         )
     clear_runtime(machine)
-    outcome.extra["packages_cached"] = collect_packages(archives(machine))
+    outcome.extra["packages_cached"] = collect_packages(archives(Path(machine.directory)))
     left = leftovers(machine)
     if left:
         raise LabError(f"The lab machine {machine.name} was stopped, but this is left: {', '.join(left)}")

@@ -41,6 +41,7 @@ added:
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.kilonova.lab.computer import LabError, lab_directory, require_root
 from ansible.module_utils.kilonova.lab.image import collect_packages
+from ansible.module_utils.kilonova.lab.lifecycle import archives
 
 
 def main() -> None:
@@ -50,7 +51,7 @@ def main() -> None:
         require_root()
         if not module.check_mode:
             machines = lab_directory(module.params["lab_id"]) / "machines"
-            added = sum(collect_packages(path) for path in machines.glob("*/root/var/cache/apt/archives"))
+            added = sum(collect_packages(archives(path)) for path in machines.glob("*"))
     except LabError as error:
         module.fail_json(msg=str(error))
     # No host of the play changes, only the cache of this computer.

@@ -29,13 +29,13 @@ SIGNAL_POWEROFF = signal.SIGRTMIN + 4
 SIGNAL_REBOOT = signal.SIGRTMIN + 5
 TOOLS = {
     "ip": "iproute2",
+    "mount": "mount",
     "mmdebstrap": "mmdebstrap",
     "nft": "nftables",
     "nsenter": "util-linux",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
     "systemd-nspawn": "systemd-container",
-    "tar": "tar",
 }
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"])

@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Base image and package cache of the labs, both in /var/cache/kilonova/lab."""
+"""Base images and package cache of the labs, both in /var/cache/kilonova/lab."""
 
 from __future__ import annotations
 
@@ -35,6 +35,10 @@ class Recipe:
         text = json.dumps([self.suite, sorted(self.packages), self.mirror, self.command("-", "-")])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    @property
+    def name(self) -> str:
+        return f"{self.suite}-{self.key}"
+
     def command(self, output: str, temporary: str) -> list[str]:
         # Both options stay in the image, where they only make dpkg and apt faster. Without a mirror, the sources are
         # the suite, its updates and its security updates.
@@ -52,43 +56,68 @@ class Recipe:
         ]
 
 
-def image_path(recipe: Recipe, cache: Path = CACHE) -> Path:
-    return cache / "images" / f"{recipe.suite}-{recipe.key}.tar"
+def images_of(recipe: Recipe, images: Path) -> list[Path]:
+    """Return the images of a recipe, the newest first."""
+    return sorted(images.glob(f"{recipe.name}-*.root"), key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def is_fresh(image: Path, max_age_days: float, now: float | None = None) -> bool:
-    try:
-        built = image.stat().st_mtime
-    except FileNotFoundError:
-        return False
+    built = image.stat().st_mtime
     return (time.time() if now is None else now) - built < max_age_days * DAY
 
 
-def ensure_image(recipe: Recipe, max_age_days: float, cache: Path = CACHE) -> tuple[Path, list[str]]:
-    """Build the base image if it is missing or too old; return it and warnings."""
-    image = image_path(recipe, cache)
-    with locked(cache / "images" / ".lock"):
-        if is_fresh(image, max_age_days):
-            return image, []
-        work = image.parent / "work"  # left by a killed run: the lock says that it is not in use
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
-        partial = work / image.name
-        try:
-            run(recipe.command(str(partial), str(work)), timeout=1800)
-            partial.replace(image)
-        except LabError as error:
-            if not image.exists():
-                raise LabError(f"Building the base image failed. {error}") from None
-            days = (time.time() - image.stat().st_mtime) / DAY
-            return image, [f"The base image is {days:.0f} days old and could not be built again: {error}"]
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-        for other in image.parent.glob("*.tar"):
-            # Other checkouts may use other recipes; an image not built for two periods is unused.
-            if other != image and not is_fresh(other, 2 * max_age_days):
-                other.unlink()
-        return image, []
+def link_image(recipe: Recipe, max_age_days: float, link: Path, cache: Path = CACHE) -> list[str]:
+    """Let a link point to the base image, which is built if it is missing or too old; return warnings.
+
+    An image is a directory that does not change any more, because machines use it as the lower layer of their files.
+    """
+    images, warnings = cache / "images", []
+    # Labs with other recipes need not wait.
+    with locked(images / f".{recipe.name}.lock"):
+        images.chmod(0o700)  # The programs in it do not get security updates.
+        found = images_of(recipe, images)
+        if not (found and is_fresh(found[0], max_age_days)):
+            try:
+                build_image(recipe, images)
+            except LabError as error:
+                if not found:
+                    raise LabError(f"Building the base image failed. {error}") from None
+                days = (time.time() - found[0].stat().st_mtime) / DAY
+                warnings = [f"The base image is {days:.0f} days old and could not be built again: {error}"]
+        with locked(images / ".lock"):
+            link.unlink(missing_ok=True)
+            link.symlink_to(images_of(recipe, images)[0])
+            remove_unused(recipe, max_age_days, images, link)
+    return warnings
+
+
+def build_image(recipe: Recipe, images: Path) -> None:
+    work = images / f"{recipe.name}.work"
+    remove_directory(work)  # left by a killed run: the lock says that it is not in use
+    work.mkdir()
+    try:
+        run(recipe.command(str(work / "root"), str(work)), timeout=1800)
+        os.utime(work / "root")
+        (work / "root").rename(images / f"{recipe.name}-{int(time.time())}.root")
+    finally:
+        remove_directory(work)
+
+
+def remove_unused(recipe: Recipe, max_age_days: float, images: Path, link: Path) -> None:
+    """Remove images that no machine uses and no lab will: there is a newer one, or none was built for two periods."""
+    used = {other.resolve() for other in link.parents[3].glob(f"*/machines/*/{link.name}")} | {link.resolve()}
+    newest = images_of(recipe, images)[0]
+    for image in images.glob("*.root"):
+        superseded = image != newest and image.name.startswith(f"{recipe.name}-")
+        if image.resolve() not in used and (superseded or not is_fresh(image, 2 * max_age_days)):
+            remove_directory(image)
+    for archive in images.glob("*.tar"):  # Of older versions of Kilonova.
+        archive.unlink()
+
+
+def remove_directory(path: Path) -> None:
+    if path.exists():
+        run(["rm", "-rf", "--one-file-system", str(path)])
 
 
 # ------------------------------------------------------------------ packages
@@ -145,7 +174,7 @@ def collect_packages(archives: Path, cache: Path = CACHE) -> int:
             share_file(package, store / package.name)
             added += 1
     if added:
-        for old in superseded(store):
+        for old in outdated(store):
             old.unlink(missing_ok=True)
     return added
 
@@ -161,7 +190,7 @@ def provide_packages(archives: Path, cache: Path = CACHE) -> int:
     return given
 
 
-def superseded(store: Path, keep: int = KEPT_VERSIONS) -> list[Path]:
+def outdated(store: Path, keep: int = KEPT_VERSIONS) -> list[Path]:
     """Return all but the newest versions of each package, by the time of publication that apt sets."""
     groups: dict[str, list[Path]] = {}
     for package in store.glob("*.deb"):

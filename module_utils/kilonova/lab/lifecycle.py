@@ -52,10 +52,19 @@ from ansible.module_utils.kilonova.lab.computer import (
     wait_for,
     write_file,
 )
-from ansible.module_utils.kilonova.lab.image import Recipe, collect_packages, ensure_image, provide_packages
+from ansible.module_utils.kilonova.lab.image import (
+    Recipe,
+    collect_packages,
+    link_image,
+    provide_packages,
+    remove_directory,
+)
 
 UNITS = Path("/run/systemd/system")
 KILL_TIMEOUT = 30.0
+# In the directory of a machine: a link to its image, and what it changed.
+IMAGE, UPPER = "image", "upper"
+ARCHIVES = "var/cache/apt/archives"
 RUNNING_STATES = ("running", "degraded", "maintenance")
 CONSOLE_LINES = 20
 
@@ -64,8 +73,10 @@ def record_path(machine: Machine) -> Path:
     return Path(machine.directory) / "machine.json"
 
 
-def archives(machine: Machine) -> Path:
-    return Path(machine.root) / "var/cache/apt/archives"
+def archives(directory: Path) -> Path:
+    """Return the apt cache of a machine, by a path whose files can be linked: not below the mount point."""
+    upper = directory / UPPER
+    return (upper if upper.is_dir() else directory / "root") / ARCHIVES
 
 
 def console_tail(machine: Machine, lines: int = CONSOLE_LINES) -> str:
@@ -107,27 +118,54 @@ def describe_interfaces(interfaces: Iterable[Interface]) -> str:
 
 def make_tree(machine: Machine, computer: Computer, recipe: Recipe, max_age_days: float) -> list[str]:
     """Create the files of a machine from the base image; return warnings."""
-    image, warnings = ensure_image(recipe, max_age_days)
     directory = Path(machine.directory)
     remove_tree(machine)
-    partial = directory / "root.partial"
-    partial.mkdir(parents=True)
-    run(
-        ["tar", "--extract", "--numeric-owner", "--xattrs", "--xattrs-include=*", f"--file={image}", "-C", str(partial)]
-    )
+    directory.mkdir(parents=True, exist_ok=True)
+    warnings = link_image(recipe, max_age_days, directory / IMAGE)
+    parents = reversed(Path(UPPER, ARCHIVES).parents[:-1])
+    for below in (Path("root"), Path("work"), *parents, Path(UPPER, ARCHIVES)):
+        (directory / below).mkdir()
+        (directory / below).chmod(0o755)  # whatever the umask is
+    provide_packages(archives(directory))
+    try:
+        mount_root(machine)
+    except LabError:
+        # The directory is on a file system that overlayfs cannot write to, such as another overlayfs.
+        run(["cp", "-a", "--no-clobber", f"{directory / IMAGE}/.", str(directory / UPPER)])
+        Path(machine.root).rmdir()
+        (directory / UPPER).rename(machine.root)
     key = (lab_directory(machine.lab_id) / "ssh/id_ed25519.pub").read_text()
     for name, text in machine_files(machine, computer, uuid.uuid4().hex, key).items():
-        path = partial / name
+        path = Path(machine.root, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, text)
-    (partial / "root/.ssh").chmod(0o700)
-    (partial / "root/.ssh/authorized_keys").chmod(0o600)
-    make_host_keys(machine, partial / "etc/ssh")
-    provide_packages(partial / "var/cache/apt/archives")
-    partial.rename(machine.root)
+    Path(machine.root, "root/.ssh").chmod(0o700)
+    Path(machine.root, "root/.ssh/authorized_keys").chmod(0o600)
+    make_host_keys(machine, Path(machine.root, "etc/ssh"))
     write_file(directory / "ssh_config", ssh_config(lab_directory(machine.lab_id), machine), 0o600)
     write_file(record_path(machine), to_json(machine))
     return warnings
+
+
+def mount_root(machine: Machine) -> None:
+    """Mount what the machine changed over the image. A machine whose files were copied has no upper directory."""
+    directory = Path(machine.directory)
+    if not (directory / UPPER).is_dir() or os.path.ismount(machine.root):
+        return
+    lower = (directory / IMAGE).resolve()
+    layers = f"lowerdir={lower},upperdir={directory / UPPER},workdir={directory / 'work'}"
+    # With redirect_dir, directories of the image can be renamed.
+    run(["mount", "-t", "overlay", "-o", f"{layers},redirect_dir=on", machine.namespace, machine.root])
+
+
+def unmount(machine: Machine) -> None:
+    """Unmount everything below the directory of a stopped machine."""
+    if Path(machine.root).exists():
+        # The lock file of systemd-nspawn, which it never removes.
+        identity = Path(machine.root).stat()
+        Path(f"/run/systemd/nspawn/locks/inode-{identity.st_dev}:{identity.st_ino}").unlink(missing_ok=True)
+    for point in mounts_below(machine.directory, *map(str, nspawn_traces(machine))):
+        run(["umount", "--lazy", point])
 
 
 def to_json(machine: Machine) -> str:
@@ -150,6 +188,7 @@ def make_host_keys(machine: Machine, directory: Path) -> None:
 def start(machine: Machine, computer: Computer, nameservers: str, timeout: float) -> str:
     """Boot a stopped machine; return the state that systemd reports."""
     directory = Path(machine.directory)
+    mount_root(machine)
     if nameservers:
         resolv = Path(machine.root) / "etc/resolv.conf"
         if resolv.is_symlink():
@@ -300,8 +339,7 @@ def clear_runtime(machine: Machine) -> None:
         run(["ip", "link", "delete", link], check=False)  # it may vanish with the namespace
     for directory in cgroup_directories(machine):
         remove_cgroup(directory)
-    for point in mounts_below(machine.directory, *map(str, nspawn_traces(machine))):
-        run(["umount", "--lazy", point])
+    unmount(machine)
     for trace in nspawn_traces(machine):
         if trace.is_dir():
             trace.rmdir()
@@ -329,20 +367,16 @@ def leftovers(machine: Machine, with_files: bool = False) -> list[str]:
 
 def remove_tree(machine: Machine) -> None:
     record_path(machine).unlink(missing_ok=True)
-    for name in ("root", "root.partial"):
-        path = Path(machine.directory) / name
-        if path.exists():
-            # The lock file of systemd-nspawn, which it never removes.
-            identity = path.stat()
-            Path(f"/run/systemd/nspawn/locks/inode-{identity.st_dev}:{identity.st_ino}").unlink(missing_ok=True)
-            run(["rm", "-rf", "--one-file-system", str(path)])
+    unmount(machine)
+    for name in ("root", UPPER, "work"):
+        remove_directory(Path(machine.directory) / name)
 
 
 def remove(machine: Machine) -> int:
     """Remove a machine and check that nothing is left; return the number of packages added to the cache."""
     shut_down(machine, 0)
     clear_runtime(machine)
-    packages = collect_packages(archives(machine)) if has_tree(machine) else 0
+    packages = collect_packages(archives(Path(machine.directory))) if has_tree(machine) else 0
     remove_tree(machine)
     shutil.rmtree(machine.directory, ignore_errors=True)
 

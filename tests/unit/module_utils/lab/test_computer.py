@@ -26,7 +26,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def made(machine: Machine) -> Machine:
-    Path(machine.root).mkdir()
+    Path(machine.root).mkdir(exist_ok=True)
     lifecycle.record_path(machine).write_text(lifecycle.to_json(machine))
     return machine
 
@@ -141,7 +141,7 @@ def test_inside_processes_are_found_by_their_root_directory(machine: Machine):
 
 def test_states_without_processes(machine: Machine):
     assert lab_machine.state_of(machine) == "absent"
-    Path(machine.root + ".partial").mkdir()
+    Path(machine.root).mkdir()
     assert lab_machine.state_of(machine) == "incomplete"
     made(machine)
     assert lab_machine.state_of(machine) == "stopped"
@@ -149,7 +149,7 @@ def test_states_without_processes(machine: Machine):
 
 def test_removal_takes_a_half_made_machine_and_shares_its_packages(machine: Machine, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lifecycle, "collect_packages", lambda archives: 7)
-    (Path(machine.root + ".partial") / "etc").mkdir(parents=True)
+    (Path(machine.root) / "etc").mkdir(parents=True)
     assert lifecycle.remove(machine) == 0
     assert not Path(machine.directory).exists()
     Path(machine.directory).mkdir()

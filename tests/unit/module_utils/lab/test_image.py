@@ -1,10 +1,12 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""The lab's base image and package cache."""
+"""The lab's base images and package cache."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -36,47 +38,99 @@ def test_no_mirror_is_named_unless_asked_for():
     assert lab_image.Recipe("trixie", (), "http://m.example").command("out", "tmp")[-1] == "http://m.example"
 
 
-def builder(calls: list[list[str]], fail: bool = False):
-    def run(argv: list[str], timeout: float) -> None:
-        calls.append(argv)
-        Path(argv[-1]).write_text("partial" if fail else "image")
-        if fail:
+@dataclass
+class Labs:
+    """The directories of labs, and a build of images that is counted."""
+
+    path: Path
+    builds: int = 0
+    failing: bool = False
+
+    @property
+    def images(self) -> list[Path]:
+        return sorted((self.path / "cache/images").glob("*.root"))
+
+    def run(self, argv: list[str], timeout: float = 0) -> None:
+        if argv[0] == "rm":
+            shutil.rmtree(argv[-1])
+            return
+        self.builds += 1
+        Path(argv[-1]).mkdir()
+        if self.failing:
             raise LabError("no network")
 
-    return run
+    def link(self, machine: str, recipe: lab_image.Recipe = RECIPE) -> tuple[Path, list[str]]:
+        """Create a machine; return its image and warnings."""
+        link = self.path / "lab/0f0f0f0f/machines" / machine / "image"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        warnings = lab_image.link_image(recipe, 14, link, self.path / "cache")
+        return link.resolve(strict=True), warnings
+
+    def age(self, days: float) -> None:
+        """Make all images older. Their names have seconds in them."""
+        links = list(self.path.glob("lab/*/machines/*/image"))
+        for image in self.images:
+            built = image.stat().st_mtime - days * lab_image.DAY
+            name, _, _ = image.name.rpartition("-")
+            older = image.rename(image.with_name(f"{name}-{int(built)}.root"))
+            os.utime(older, (built, built))
+            for link in links:
+                if os.readlink(link) == str(image):
+                    link.unlink()
+                    link.symlink_to(older)
 
 
-def test_image_is_built_once(monkeypatch, tmp_path: Path):
-    calls: list[list[str]] = []
-    monkeypatch.setattr(lab_image, "run", builder(calls))
-    (tmp_path / "images/work/left").mkdir(parents=True)  # of a killed run
-    for _ in range(2):
-        image, warnings = lab_image.ensure_image(RECIPE, 14, tmp_path)
-        assert image.read_text() == "image"
-        assert warnings == []
-    assert len(calls) == 1
-    assert not (tmp_path / "images/work").exists()
+@pytest.fixture
+def labs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Labs:
+    labs = Labs(tmp_path)
+    monkeypatch.setattr(lab_image, "run", labs.run)
+    return labs
 
 
-def test_old_image_is_built_anew_and_kept_if_that_fails(monkeypatch, tmp_path: Path):
-    calls: list[list[str]] = []
-    monkeypatch.setattr(lab_image, "run", builder(calls))
-    image, _ = lab_image.ensure_image(RECIPE, 14, tmp_path)
-    image.write_text("old")
-    os.utime(image, (0, 0))
-    monkeypatch.setattr(lab_image, "run", builder(calls, fail=True))
-    image, warnings = lab_image.ensure_image(RECIPE, 14, tmp_path)
-    assert image.read_text() == "old"
+def test_image_is_built_once(labs: Labs):
+    left = labs.path / f"cache/images/{RECIPE.name}.work"  # of a killed run
+    (left / "root").mkdir(parents=True)
+    assert labs.link("a") == labs.link("b")
+    assert labs.builds == 1
+    assert not left.exists()
+
+
+def test_old_image_is_built_anew_and_kept_while_a_machine_uses_it(labs: Labs):
+    labs.link("a")
+    labs.age(15)
+    (old,) = labs.images
+    new, warnings = labs.link("b")
+    assert warnings == []
+    assert labs.images == [old, new]
+    labs.link("a")
+    assert labs.images == [new]
+
+
+def test_old_image_is_kept_if_no_other_can_be_built(labs: Labs):
+    labs.link("a")
+    labs.age(15)
+    labs.failing = True
+    image, warnings = labs.link("b")
+    assert labs.images == [image]
+    assert "15 days old" in warnings[0]
     assert "no network" in warnings[0]
-    monkeypatch.setattr(lab_image, "run", builder(calls))
-    assert lab_image.ensure_image(RECIPE, 14, tmp_path)[0].read_text() == "image"
 
 
-def test_failed_first_build_leaves_no_image(monkeypatch, tmp_path: Path):
-    monkeypatch.setattr(lab_image, "run", builder([], fail=True))
+def test_image_of_another_recipe_is_kept_for_two_periods(labs: Labs):
+    labs.link("a", lab_image.Recipe("forky", ("systemd",)))
+    labs.age(20)
+    labs.link("a")
+    assert len(labs.images) == 2
+    labs.age(10)
+    labs.link("a")
+    assert [image.name.startswith(RECIPE.name) for image in labs.images] == [True]
+
+
+def test_failed_first_build_leaves_no_image(labs: Labs):
+    labs.failing = True
     with pytest.raises(LabError, match="base image failed. no network"):
-        lab_image.ensure_image(RECIPE, 14, tmp_path)
-    assert not lab_image.image_path(RECIPE, tmp_path).exists()
+        labs.link("a")
+    assert labs.images == []
 
 
 @pytest.mark.parametrize("content", [b"even", b"odd"])
@@ -117,4 +171,4 @@ def test_damaged_cached_package_is_replaced(tmp_path: Path):
 def test_old_versions_leave_the_cache(tmp_path: Path):
     for age, name in enumerate(["a_3_amd64", "a_2_amd64", "a_1_amd64", "a-b_1_amd64", "a_1_i386"]):
         os.utime(deb(tmp_path / f"{name}.deb"), (0, 1000 - age))
-    assert [path.name for path in lab_image.superseded(tmp_path)] == ["a_1_amd64.deb"]
+    assert [path.name for path in lab_image.outdated(tmp_path)] == ["a_1_amd64.deb"]
