@@ -21,7 +21,7 @@ LAB := inventory/lab$(STORAGE:%=-%)
 INVENTORY ?= $(LAB)
 ARGS ?=
 PLAYBOOK := $(BIN)/ansible-playbook -i $(INVENTORY) $(ARGS)
-SCENARIOS ?= default multihost
+SCENARIOS ?= default multihost storage
 KEEP ?=
 # Scenarios that run side by side.
 SCENARIO_JOBS ?= 2
@@ -140,7 +140,7 @@ check-rendering: $(DEV_STAMP)
 	@$(BIN)/python -m pytest --quiet tests/render
 
 .PHONY: test
-test: ## Run check, then Molecule on lab machines (SCENARIOS="default multihost", KEEP=1 leaves them)
+test: ## Run check, then Molecule on lab machines (SCENARIOS="default multihost storage", KEEP=1 leaves them)
 	@$(call NEED_ROOT,"make check needs no root.")
 	@$(MAKE) setup-dev
 	@$(MAKE) check

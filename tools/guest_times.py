@@ -189,7 +189,9 @@ def moves(cloud: Cloud, image_name: str, user: str, fill: int, rounds: int) -> l
         address = next(entry["addr"] for entries in addresses.values() for entry in entries)
         if fill:
             command = f"sudo dd if=/dev/urandom of=/var/fill bs=1M count={fill} conv=fsync"
-            subprocess.run([*SSH, f"{user}@{address}", command], check=True, capture_output=True)
+            done = subprocess.run([*SSH, f"{user}@{address}", command], capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise FailedError(f"the guest could not write {fill} MiB: {done.stderr.strip()}")
         return [cloud.move(guest, address) for _ in range(rounds)]
 
 
@@ -206,7 +208,7 @@ def main() -> None:
     move = what.add_parser("move")
     move.add_argument("--image", default="kilonova-guest")
     move.add_argument("--user", default="guest")
-    move.add_argument("--fill", type=int, default=0, help="MiB of random data that the guest writes before it moves")
+    move.add_argument("--fill", type=int, default=0, help="MiB of random data that the guest writes before it moves, about 400 at most")
     arguments = parser.parse_args()
     if arguments.what == "boot":
         try:

@@ -15,6 +15,7 @@ import argparse
 import json
 import random
 import re
+import signal
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -117,6 +118,8 @@ def main() -> int:
             say(f"site.yml failed; its log is in {logs}")
             return 1
     results: list[Result] = []
+    # The clients have to be stopped whatever ends this.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     observer = Observer(site)
     try:
         for number, fault in enumerate(faults, 1):

@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ from tools.chaos_ha.site import Failed, Site
 PEER = "chaos-peer"
 SERVER = "my_vm"
 CLOUD = "kilonova"
+# Requests to each API, and writes of each kind, a second. Three controllers on two cores serve hardly more.
+RATES = {"api_requests": 1, "api_writes": 0.2}
 # The clients look for what was written, for at most some minutes.
 CLIENT_ENDS = 900
 SSH = (
@@ -113,8 +116,8 @@ class Observer:
     def begin(self) -> None:
         """Start to ping, to ask and to write."""
         self.ping = self.in_guest(PING.format(peer=self.peer)).strip()
-        for module, rate in (("api_requests", "2"), ("api_writes", "2")):
-            command = [sys.executable, "-m", f"tools.{module}", "--cloud", CLOUD, "--rate", rate]
+        for module, rate in RATES.items():
+            command = [sys.executable, "-m", f"tools.{module}", "--cloud", CLOUD, "--rate", str(rate)]
             client = subprocess.Popen(
                 command,
                 cwd=PROJECT,
@@ -137,8 +140,9 @@ class Observer:
         return [client.communicate(timeout=CLIENT_ENDS)[0] for client in clients]
 
     def end(self) -> Seen:
-        """Stop, and return what was seen."""
+        """Stop, and return what was seen. What was refused, and by which API, is in the logs."""
         said = self.stop()
+        (self.site.logs / f"{time.strftime('%H%M%S')}-clients.json").write_text("".join(said))
         pings = count_pings(self.in_guest(PONG.format(process=self.ping)))
         return summarize(json.loads(said[0]), json.loads(said[1]), pings)
 
