@@ -208,7 +208,7 @@ def main() -> None:
     move = what.add_parser("move")
     move.add_argument("--image", default="kilonova-guest")
     move.add_argument("--user", default="guest")
-    move.add_argument("--fill", type=int, default=0, help="MiB of random data that the guest writes before it moves, about 400 at most")
+    move.add_argument("--fill", type=int, default=0, help="MiB of random data that it writes first, 400 at most")
     arguments = parser.parse_args()
     if arguments.what == "boot":
         try:
