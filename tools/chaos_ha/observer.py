@@ -142,7 +142,7 @@ class Observer:
     def end(self) -> Seen:
         """Stop, and return what was seen. What was refused, and by which API, is in the logs."""
         said = self.stop()
-        (self.site.logs / f"{time.strftime('%H%M%S')}-clients.json").write_text("".join(said))
+        (self.site.logs / f"{time.strftime('%H%M%S')}-clients.jsonl").write_text("".join(said))
         pings = count_pings(self.in_guest(PONG.format(process=self.ping)))
         return summarize(json.loads(said[0]), json.loads(said[1]), pings)
 

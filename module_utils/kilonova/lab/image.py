@@ -105,6 +105,7 @@ def build_image(recipe: Recipe, images: Path) -> None:
 
 def remove_unused(recipe: Recipe, max_age_days: float, images: Path, link: Path) -> None:
     """Remove images that no machine uses and no lab will: there is a newer one, or none was built for two periods."""
+    # The link is in LABS/ID/machines/NAME.
     used = {other.resolve() for other in link.parents[3].glob(f"*/machines/*/{link.name}")} | {link.resolve()}
     newest = images_of(recipe, images)[0]
     for image in images.glob("*.root"):

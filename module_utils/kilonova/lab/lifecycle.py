@@ -129,8 +129,9 @@ def make_tree(machine: Machine, computer: Computer, recipe: Recipe, max_age_days
     provide_packages(archives(directory))
     try:
         mount_root(machine)
-    except LabError:
+    except LabError as error:
         # The directory is on a file system that overlayfs cannot write to, such as another overlayfs.
+        warnings.append(f"{machine.name} gets a copy of the image instead of a layer over it: {error}")
         run(["cp", "-a", "--no-clobber", f"{directory / IMAGE}/.", str(directory / UPPER)])
         Path(machine.root).rmdir()
         (directory / UPPER).rename(machine.root)
