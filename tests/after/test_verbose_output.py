@@ -12,6 +12,8 @@ from urllib.parse import quote, quote_plus
 import pytest
 import yaml
 
+from tests.secret import secrets_of
+
 PROJECT = Path(__file__).resolve().parents[2]
 SCENARIO = os.environ.get("MOLECULE_SCENARIO_NAME", "default")
 LOG = PROJECT / ".cache" / "molecule" / f"{SCENARIO}.log"
@@ -36,16 +38,14 @@ def killed() -> str:
 
 @pytest.fixture(scope="module")
 def secrets() -> dict[str, str]:
-    found = yaml.safe_load((BEFORE if SCENARIO == "default" and BEFORE.exists() else SECRETS).read_text())
-    assert isinstance(found, dict)
-    return found
+    path = BEFORE if SCENARIO == "default" and BEFORE.exists() else SECRETS
+    return secrets_of(yaml.safe_load(path.read_text()))
 
 
 @pytest.fixture(scope="module")
 def generated() -> dict[str, str]:
     """Those that a rotation made."""
-    found = yaml.safe_load(SECRETS.read_text())
-    return {name: value for name, value in found.items() if isinstance(value, str)}
+    return secrets_of(yaml.safe_load(SECRETS.read_text()))
 
 
 def forms(secret: str) -> set[str]:

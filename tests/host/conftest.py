@@ -28,6 +28,8 @@ import pytest
 import testinfra
 import yaml
 
+from tests.secret import secrets_of
+
 PROJECT = Path(__file__).resolve().parents[2]
 GROUPS = ("controller", "compute", "storage")
 # Variables of a host that tests use.
@@ -180,7 +182,7 @@ def generated_secrets(request: pytest.FixtureRequest) -> dict[str, str]:
     path = Path(named) if named else directory / "group_vars" / "all" / "secrets.yml"
     text = path.read_text()
     assert not text.startswith("$ANSIBLE_VAULT"), f"{path} is encrypted; set KILONOVA_SECRETS_FILE to a decrypted copy"
-    found = {name: value for name, value in yaml.safe_load(text).items() if isinstance(value, str) and value}
+    found = secrets_of(yaml.safe_load(text))
     assert found, f"there is no secret in {path}"
     return found
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from plugins.filter.ceph import ceph_key
+from tests.secret import Secret
 
 pytestmark = pytest.mark.on("storage")
 
@@ -61,6 +62,9 @@ try:
     print(json.dumps("connected"))
 except rados.Error as error:
     print(json.dumps(type(error).__name__))
+finally:
+    # A process that ends beside threads of the library may crash.
+    cluster.shutdown()
 """
 
 
@@ -98,7 +102,7 @@ def test_modules_of_the_manager_are_loaded(host: Any) -> None:
 
 
 def test_clients_may_do_what_they_need(run_python: Callable[..., Any], generated_secrets: dict[str, str]) -> None:
-    keys = {name: ceph_key(generated_secrets["ceph_seed"], name) for name in CLIENTS}
+    keys = {name: Secret(ceph_key(generated_secrets["ceph_seed"], name)) for name in CLIENTS}
     wanted = {
         name: {pool: pools.get(pool, "") for pool in POOLS} | {"administers": False} for name, pools in CLIENTS.items()
     }
@@ -108,10 +112,10 @@ def test_clients_may_do_what_they_need(run_python: Callable[..., Any], generated
 def test_the_key_of_another_client_is_refused(
     run_python: Callable[..., Any], generated_secrets: dict[str, str]
 ) -> None:
-    seed = generated_secrets["ceph_seed"]
-    assert run_python(WRONG_KEY, "client.nova", ceph_key(seed, "client.nova")) == "connected"
+    nova, glance = (Secret(ceph_key(generated_secrets["ceph_seed"], name)) for name in ("client.nova", "client.glance"))
+    assert run_python(WRONG_KEY, "client.nova", nova) == "connected"
     for name in ("client.nova", "client.admin"):
-        assert run_python(WRONG_KEY, name, ceph_key(seed, "client.glance")) == "PermissionDeniedError"
+        assert run_python(WRONG_KEY, name, glance) == "PermissionDeniedError"
 
 
 def test_keys_are_for_those_who_need_them(host: Any) -> None:

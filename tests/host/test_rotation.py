@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from tests.host.conftest import PROJECT
+from tests.secret import secrets_of
 
 KEPT = PROJECT / ".cache" / "molecule" / "rotation" / "before.yml"
 ROTATING_SCENARIO = "default"
@@ -98,7 +99,7 @@ def before() -> dict[str, str]:
     path = path_before()
     if not path:
         pytest.skip("these secrets were not rotated")
-    return {name: value for name, value in yaml.safe_load(path.read_text()).items() if isinstance(value, str)}
+    return secrets_of(yaml.safe_load(path.read_text()))
 
 
 @pytest.fixture(scope="module")

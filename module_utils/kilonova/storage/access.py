@@ -100,7 +100,11 @@ class Client:
         self.missing_class = rados.ObjectNotFound
         self.name, self.client, self.params = client["name"], client, params
         self.connection = rados.Rados(name=f"client.{self.name}", conf=settings)
-        self.connection.connect(timeout=params["timeout"])
+        try:
+            self.connection.connect(timeout=params["timeout"])
+        except rados.Error:
+            self.connection.shutdown()
+            raise
 
     def ask(self, **command: Any) -> tuple[int, str, str]:
         """Return status, answer and message of a command to the monitors."""

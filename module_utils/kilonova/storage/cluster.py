@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import importlib
 import json
@@ -42,9 +43,12 @@ class Cluster:
         limit = str(int(timeout))
         settings = {"client_mount_timeout": limit, "rados_mon_op_timeout": limit, "log_to_stderr": "false"}
         self._rados = rados.Rados(conffile=CONFIGURATION, name="client.admin", conf=settings)
+        # A process that ends beside threads of the library may crash after its result.
+        atexit.register(self._rados.shutdown)
         try:
             self._rados.connect(timeout=int(timeout))
         except rados.Error as error:
+            self._rados.shutdown()
             raise CephError(f"no monitor answers: {error}", errno.ETIMEDOUT) from error
 
     def command(self, prefix: str, data: bytes = b"", **arguments: Any) -> Any:

@@ -135,6 +135,7 @@ def test_no_connection(ceph: Ceph, run: Callable[[], dict[str, Any]], number: in
     ceph.connecting = Error("no", number)
     result = run()
     assert len(result["problems"]) == 1 and text in result["msg"] and "secret" not in result["msg"]
+    assert ceph.closed == 1
 
 
 def test_another_cluster(ceph: Ceph, run: Callable[[], dict[str, Any]]) -> None:
