@@ -40,6 +40,8 @@ def own_inventory(directory: Path) -> Path:
                 "lab_shared_directories": ["/var/lib/glance/images"],
                 "glance_store_shared": True,
                 "cloud_api_address": "{{ lab_subnet | lab_address(190) }}",
+                # The machines share the processors of this computer.
+                "cloud_api_workers": 1,
             },
             "hosts": dict.fromkeys(CONTROLLERS + COMPUTES),
         },
