@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tools.chaos.moments import PROJECT
-from tools.chaos_ha.site import Failed, Site
+from tools.chaos_ha.site import Failed, Site, wait_until
 
 PEER = "chaos-peer"
 SERVER = "my_vm"
@@ -25,6 +25,8 @@ CLOUD = "kilonova"
 RATES = {"api_requests": 1, "api_writes": 0.2}
 # The clients look for what was written, for at most some minutes.
 CLIENT_ENDS = 900
+# Seconds that a guest takes to boot on a busy computer.
+PEER_BOOTS = 180
 SSH = (
     "ssh -i /root/.ssh/kilonova_id_ed25519 -o BatchMode=yes -o ConnectTimeout=10 -o StrictHostKeyChecking=no"
     " -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR guest@{address}"
@@ -85,6 +87,8 @@ class Observer:
         self.ping = ""
         self.guest, self.gateway = "", ""
         self.peer = self._peer()
+        answers = f"ping -c 1 -W 1 {self.peer} >/dev/null && echo yes || true"
+        wait_until(lambda: bool(self.in_guest(answers)), PEER_BOOTS, "the second guest answers the first one")
 
     def _peer(self) -> str:
         """Boot a second guest, on another compute if there is one, and return its address."""
