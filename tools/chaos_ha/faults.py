@@ -103,8 +103,8 @@ def _cut_off(name: str, *directions: str) -> Fault:
 
     def begin(site: Site, host: str) -> None:
         chains = {
-            "in": "chain in { type filter hook prerouting priority -400; ip saddr { %s } drop; }",
-            "out": "chain out { type filter hook output priority -400; ip daddr { %s } drop; }",
+            "in": "chain in { type filter hook prerouting priority -400; ip saddr { %s } drop; };",
+            "out": "chain out { type filter hook output priority -400; ip daddr { %s } drop; };",
         }
         text = " ".join(chains[direction] % _others(site, host) for direction in directions)
         site.must(host, f"nft 'table ip {PARTITION} {{ {text} }}'")
