@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -135,11 +136,16 @@ def test_everybody_knows_all_members(three: rendering.Sample) -> None:
     for host in three.hosts():
         remote = argument(three, host, "ovn_chassis", "ovs_chassis")["external_ids"]["ovn-remote"]
         assert remote == ",".join(f"ssl:{one}:16642" for one in addresses)
+        # By way of HAProxy, which knows who leads.
         neutron = text(three, host, "/etc/neutron/plugins/ml2/ml2_conf.ini")
-        assert f"ovn_nb_connection = {','.join(f'ssl:{one}:16641' for one in addresses)}\n" in neutron
-        assert f"ovn_sb_connection = {','.join(f'ssl:{one}:16643' for one in addresses)}\n" in neutron
+        assert "ovn_nb_connection = ssl:127.0.0.1:16651\n" in neutron
+        assert "ovn_sb_connection = ssl:127.0.0.1:16653\n" in neutron
         northd = text(three, host, "/etc/default/ovn-central")
-        assert all(f"ssl:{one}:16641" in northd and f"ssl:{one}:16643" in northd for one in addresses)
+        assert "--ovn-northd-nb-db=ssl:127.0.0.1:16651 --ovn-northd-sb-db=ssl:127.0.0.1:16652" in northd
+        proxy = text(three, host, "/etc/haproxy/haproxy.cfg")
+        for name, port in (("northbound-leader", 16641), ("southbound-leader", 16643), ("southbound-member", 16643)):
+            servers = re.findall(r"^    server (\S+) (\S+)(?: backup)?$", proxy.split(f"listen ovn-{name}\n")[1], re.M)[:3]
+            assert servers == [(one, f"{address}:{port}") for one, address in zip(three.hosts()[:3], addresses, strict=False)]
         for entry in argument(three, host, "ovn_central", "ovn_cluster")["databases"]:
             port = {"northbound": 6643, "southbound": 6644}[entry["name"]]
             assert entry["members"] == [f"ssl:{one}:{port}" for one in addresses]

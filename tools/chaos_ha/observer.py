@@ -87,7 +87,7 @@ class Observer:
         self.ping = ""
         self.guest, self.gateway = "", ""
         self.peer = self._peer()
-        answers = f"ping -c 1 -W 1 {self.peer} >/dev/null && echo yes || true"
+        answers = f"doas ping -c 1 -W 1 {self.peer} >/dev/null && echo yes || true"
         wait_until(lambda: bool(self.in_guest(answers)), PEER_BOOTS, "the second guest answers the first one")
 
     def _peer(self) -> str:
