@@ -86,7 +86,9 @@ options:
     type: float
     default: 10
   start_timeout:
-    description: Seconds to wait for units that are starting, if nothing else is wrong.
+    description: >-
+      Seconds to wait for units that are starting, if nothing else is wrong. One that runs but does not listen gets at
+      most 15 s.
     type: float
     default: 120
   lines:

@@ -85,7 +85,7 @@ def strike(site: Site, observer: Observer, fault: Fault, chance: random.Random) 
     began = time.monotonic()
     whole = site.verify(WHOLE_AGAIN)
     result = replace(result, whole_after=time.monotonic() - began, seen=observer.end())
-    return replace(result, finding="" if whole else f"not whole {WHOLE_AGAIN} s later")
+    return replace(result, finding="" if whole else f"verification failed, its log is in {site.logs}")
 
 
 def arguments_of() -> argparse.Namespace:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 TIMEOUT = 5.0
+POLL_SECONDS = 0.5
 DAY = 86400
 # After which a run of site.yml is overdue: runs replace certificates that have a third of their life left.
 LEAST_DAYS = 7
@@ -35,10 +36,13 @@ class Found:
     unit: str
     days: int | None
     problem: str = ""
+    refused: bool = False  # nothing listens
 
     @property
     def reason(self) -> str:
         """Say what is wrong, "" for nothing."""
+        if self.refused:
+            return f"does not listen at {self.problem}"
         if self.problem:
             return f"serves no certificate that can be trusted ({self.problem})"
         if self.days is not None and self.days < LEAST_DAYS:
@@ -76,13 +80,22 @@ def ask(
                     pass
     except ssl.SSLCertVerificationError as error:
         return Found(title, unit, None, error.verify_message)
+    except ConnectionRefusedError:
+        return Found(title, unit, None, f"{address}:{port}", refused=True)
     except (OSError, ValueError) as error:
         return Found(title, unit, None, str(error))
     end = ssl.cert_time_to_seconds(str(served["notAfter"]))
     return Found(title, unit, int((end - time.time()) // DAY))
 
 
-def ask_all(sockets: list[dict[str, Any]]) -> list[Found]:
-    """Ask all sockets at once."""
+def ask_all(sockets: list[dict[str, Any]], patience: float = 0.0) -> list[Found]:
+    """Ask all sockets at once. Where nothing listens, wait for it for as long as the patience, in seconds."""
+    end = time.monotonic() + patience
+
+    def ask_until(one: dict[str, Any]) -> Found:
+        while (found := ask(**one)).refused and time.monotonic() < end:
+            time.sleep(POLL_SECONDS)
+        return found
+
     with ThreadPoolExecutor(max(1, len(sockets))) as pool:
-        return list(pool.map(lambda one: ask(**one), sockets))
+        return list(pool.map(ask_until, sockets))

@@ -23,6 +23,8 @@ from ansible.module_utils.kilonova.system.units import Unit, full_name, is_enabl
 
 POLL_SECONDS = 0.25
 SETTLE_SECONDS = 1.0
+# A unit that runs gets this long until it listens.
+LISTEN_SECONDS = 15.0
 PROXY = "haproxy.service"
 UNIT_OPTIONS: dict[str, Any] = {
     "name": {"type": "str", "required": True},
@@ -114,6 +116,11 @@ def find_broken(systemctl: Systemctl, units: list[Unit], timeout: float, start_t
     return broken
 
 
+def command_of(found: certificates.Found) -> str:
+    """Return what mends a socket."""
+    return f"systemctl restart {found.unit}" if found.refused else "ansible-playbook site.yml"
+
+
 def run(module: AnsibleModule) -> None:
     """Return the broken units."""
     given = {full_name(entry["name"]): entry for entry in module.params["units"] if entry["state"] == "started"}
@@ -127,11 +134,11 @@ def run(module: AnsibleModule) -> None:
     off = list(switched_off(statistics(module.params["haproxy_socket"]))) if PROXY in given else []
     broken += off
     dead = {one["unit"] for one in broken}
-    served = [found for found in certificates.ask_all(module.params["certificates"]) if found.unit not in dead]
+    asked = [one for one in module.params["certificates"] if one["unit"] not in dead]
+    # RabbitMQ listens to nobody until it has found its cluster again, although its unit runs.
+    served = certificates.ask_all(asked, min(LISTEN_SECONDS, module.params["start_timeout"]))
     broken += [
-        {"unit": found.unit, "reason": found.reason, "command": "ansible-playbook site.yml"}
-        for found in served
-        if found.reason
+        {"unit": found.unit, "reason": found.reason, "command": command_of(found)} for found in served if found.reason
     ]
     for one in broken:
         one["title"] = given[one["unit"]]["title"]

@@ -94,8 +94,23 @@ def test_another_authority(serve: Serve, tmp_path: Path) -> None:
     assert found.reason.startswith("serves no certificate that can be trusted (")
 
 
+def test_a_socket_that_is_opened_later(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ca.pem").write_text(pki.pki_authority((SECRET,), "front"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        asked = {"title": "x", "unit": "x.service", "address": "127.0.0.1", "authority": str(tmp_path / "ca.pem")}
+        closed = asked | {"port": listener.getsockname()[1]}
+    opened = asked | {"port": serve(3000)}
+    monkeypatch.setattr(certificates.time, "sleep", lambda _: closed.update(opened))
+    (found,) = certificates.ask_all([closed], patience=60)
+    assert found.reason == "" and not found.refused
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        gone = asked | {"port": listener.getsockname()[1]}
+    (found,) = certificates.ask_all([gone])
+    assert found.refused
+
+
 def test_a_socket_that_does_not_answer(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    assert "refused" in ask(tmp_path, port).reason
+    assert ask(tmp_path, port).reason == f"does not listen at 127.0.0.1:{port}"
     assert "No such file" in certificates.ask("x", "x.service", "127.0.0.1", port, str(tmp_path / "none")).reason
