@@ -134,3 +134,18 @@ def test_files_of_galera(program: ModuleType, tmp_path: Path) -> None:
         "my_uuid: a-1\n#vwbeg\nview_id: 3 a-1 5\nbootstrap: 0\nmember: b-2 0\nmember: a-1 0\n#vwend\n"
     )
     assert program.view(str(tmp_path)) == {"view": "3 a-1 5", "views_members": ["a-1", "b-2"], "own": "a-1"}
+
+
+@pytest.mark.parametrize(
+    ("status", "maintenance", "code"),
+    [
+        ({"wsrep_cluster_status": "Primary"}, False, 200),
+        ({"wsrep_cluster_status": "non-Primary"}, False, 503),
+        ({"wsrep_cluster_status": "non-Primary"}, True, 404),
+        ({}, False, 200),
+        ({}, True, 404),
+    ],
+)
+def test_whether_a_controller_serves(program: ModuleType, status: dict[str, str], maintenance: bool, code: int) -> None:
+    """One that is cut off from the majority gives its addresses away. One without MariaDB uses that of another."""
+    assert program.serves(status, maintenance) == code
