@@ -30,9 +30,11 @@ options:
   state:
     description: >-
       Whether the servers get requests. V(idle) and V(serving) tell HAProxy nothing, and wait until the health of the
-      servers has brought it about.
+      servers has brought it about. V(checked) lets HAProxy forget what it knows of their health, and waits until new
+      checks find them up. A service that restarts may accept connections that it answers late, which checks take for a
+      server that is up until they time out.
     type: str
-    choices: [drained, ready, idle, serving]
+    choices: [drained, ready, idle, serving, checked]
     required: true
   timeout:
     description: Seconds to wait; V(0) does not wait, and accepts servers that are not up.

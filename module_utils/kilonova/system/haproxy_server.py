@@ -17,7 +17,7 @@ from ansible.module_utils.basic import AnsibleModule
 ARGUMENT_SPEC: dict[str, Any] = {
     "names": {"type": "list", "elements": "str", "required": True},
     "proxies": {"type": "list", "elements": "str", "required": True},
-    "state": {"type": "str", "choices": ["drained", "ready", "idle", "serving"], "required": True},
+    "state": {"type": "str", "choices": ["drained", "ready", "idle", "serving", "checked"], "required": True},
     "timeout": {"type": "float", "default": 60.0},
     "socket": {"type": "path", "default": "/run/haproxy/admin.sock"},
 }
@@ -58,7 +58,12 @@ def busy(found: list[dict[str, str]], state: str) -> list[str]:
 def wrong(found: list[dict[str, str]], state: str) -> list[str]:
     """Return servers that are not up, or get new requests, as they should not."""
     # One in maintenance (404) is as ready as it can be.
-    well = {"ready": ("UP", "NOLB"), "serving": ("UP",), "idle": ("NOLB", "DOWN", *OUT)}.get(state, ("",))
+    well = {
+        "ready": ("UP", "NOLB"),
+        "serving": ("UP",),
+        "checked": ("UP",),
+        "idle": ("NOLB", "DOWN", *OUT),
+    }.get(state, ("",))
     return [f"{label(row)} ({row['status']})" for row in found if not row["status"].startswith(well)]
 
 
@@ -79,6 +84,10 @@ def run(module: AnsibleModule) -> None:
             word = "drain" if state == "drained" else "ready"
             if answer := command(path, f"set server {server} state {word}"):
                 module.fail_json(msg=f"HAProxy does not set the state of {server}: {answer}")
+        for row in found if state == "checked" else []:
+            # The next check that passes finds it up.
+            if answer := command(path, f"set server {label(row)} health down"):
+                module.fail_json(msg=f"HAProxy does not forget the health of {label(row)}: {answer}")
         end = time.monotonic() + params["timeout"]
         while True:
             found = rows(path, names, proxies)

@@ -50,8 +50,11 @@ class Proxy:
                 for (proxy, name), (status, now) in self.servers.items()
             ]
             return "\n".join(["# pxname,svname,scur,status,tracked", *lines]) + "\n"
-        _, _, where, _, state = text.split()
+        _, _, where, what, state = text.split()
         proxy, _, name = where.partition("/")
+        if what == "health":
+            self.servers[proxy, name][0] = "DOWN"
+            return "\n"
         self.out = self.out | {(proxy, name)} if state == "drain" else self.out - {(proxy, name)}
         # As in HAProxy, a server that is down shows that only.
         if not str(self.servers[proxy, name][0]).startswith("DOWN"):
@@ -136,6 +139,21 @@ def test_one_in_maintenance_counts_as_ready_and_as_idle(proxy: Proxy, capsys: py
     assert proxy.commands == ["show stat"] * len(proxy.commands)
     found = run(capsys, proxy.path, state="serving", timeout=0.3)
     assert found["failed"] and "nova/ctl2 (NOLB 1/1)" in found["msg"]
+
+
+def test_health_is_forgotten_and_found_again(proxy: Proxy, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, proxy.path, state="checked", timeout=0.3)["failed"]
+
+    def answer(servers: dict[tuple[str, str], list[Any]]) -> None:
+        for server in servers:
+            proxy.up(*server)
+
+    proxy.after = [answer, lambda servers: None]
+    found = run(capsys, proxy.path, state="checked")
+    assert not found.get("failed") and found["changed"] is False
+    assert "set server nova/ctl2 health down" in proxy.commands
+    run(capsys, proxy.path, state="checked", _ansible_check_mode=True)
+    assert proxy.servers["nova", "ctl2"][0] == "UP"
 
 
 def test_idle_and_serving_wait_and_tell_nothing(proxy: Proxy, capsys: pytest.CaptureFixture[str]) -> None:
