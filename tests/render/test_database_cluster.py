@@ -57,7 +57,7 @@ def test_mariadb_is_reached_through_haproxy_only(clustered: tuple[Any, dict[str,
 
 def test_one_member_is_written_to(clustered: tuple[Any, dict[str, str]]) -> None:
     proxy = clustered[1]["/etc/haproxy/haproxy.cfg"]
-    section = proxy.partition("\nlisten database\n")[2]
+    section = proxy.partition("\nlisten database\n")[2].partition("\ndefaults\n")[0]
     servers = [line.split() for line in section.splitlines() if line.startswith("    server ")]
     assert [(line[1], line[4], line[-1] == "backup") for line in servers] == [
         ("cloud1", "192.0.2.10", False),
