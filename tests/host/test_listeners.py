@@ -19,7 +19,6 @@ LOOPBACK_ONLY = {
     16641: "OVN northbound database",
     16643: "OVN southbound database, for Neutron",
     16651: "HAProxy: leader of the OVN northbound database",
-    16652: "HAProxy: leader of the OVN southbound database",
     16653: "HAProxy: member of the OVN southbound database",
 }
 MANAGEMENT_ONLY = {

@@ -141,12 +141,13 @@ def test_everybody_knows_all_members(three: rendering.Sample) -> None:
         assert "ovn_nb_connection = ssl:127.0.0.1:16651\n" in neutron
         assert "ovn_sb_connection = ssl:127.0.0.1:16653\n" in neutron
         northd = text(three, host, "/etc/default/ovn-central")
-        assert "--ovn-northd-nb-db=ssl:127.0.0.1:16651 --ovn-northd-sb-db=ssl:127.0.0.1:16652" in northd
+        southbound = ",".join(f"ssl:{one}:16643" for one in addresses)
+        assert f"--ovn-northd-nb-db=ssl:127.0.0.1:16651 --ovn-northd-sb-db={southbound} " in northd
         proxy = text(three, host, "/etc/haproxy/haproxy.cfg")
         members = list(zip(three.variables(host)["groups"]["controller"], addresses, strict=False))
-        for name, port in (("northbound-leader", 16641), ("southbound-leader", 16643), ("southbound-member", 16643)):
+        for name, port in (("northbound-leader", 16641), ("southbound-member", 16643)):
             section = proxy.split(f"listen ovn-{name}\n")[1].split("\nlisten ")[0]
-            servers = re.findall(r"^    server (\S+) (\S+)(?: backup)?$", section, re.MULTILINE)
+            servers = re.findall(r"^    server (\S+) (\S+)(?: no-check backup)?$", section, re.MULTILINE)
             assert servers == [(member, f"{address}:{port}") for member, address in members]
         for entry in argument(three, host, "ovn_central", "ovn_cluster")["databases"]:
             port = {"northbound": 6643, "southbound": 6644}[entry["name"]]
