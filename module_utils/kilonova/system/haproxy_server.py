@@ -58,12 +58,8 @@ def busy(found: list[dict[str, str]], state: str) -> list[str]:
 def wrong(found: list[dict[str, str]], state: str) -> list[str]:
     """Return servers that are not up, or get new requests, as they should not."""
     # One in maintenance (404) is as ready as it can be.
-    well = {
-        "ready": ("UP", "NOLB"),
-        "serving": ("UP",),
-        "checked": ("UP",),
-        "idle": ("NOLB", "DOWN", *OUT),
-    }.get(state, ("",))
+    up = ("UP",)
+    well = {"ready": (*up, "NOLB"), "serving": up, "checked": up, "idle": ("NOLB", "DOWN", *OUT)}.get(state, ("",))
     return [f"{label(row)} ({row['status']})" for row in found if not row["status"].startswith(well)]
 
 
