@@ -15,39 +15,11 @@ description:
     tasks of the service then say what.
 options:
   services:
-    description: The services, as the filter P(checks_of#filter) makes them of service maps.
-    type: list
-    elements: dict
+    description:
+      - Name of the variable that holds the maps of the services, such as V(cloud_services_here). The action plugin
+        works it out, and each variable that the maps share once. Given a value, Ansible would do so for each map.
+    type: str
     required: true
-    suboptions:
-      name:
-        description: Name of the service.
-        type: str
-        required: true
-      files:
-        description: Its files, as M(config_files) takes them.
-        type: list
-        elements: dict
-        default: []
-      units:
-        description: Its units, as M(systemd_units) takes them.
-        type: list
-        elements: dict
-        default: []
-      checks:
-        description: Modules to run in check mode.
-        type: list
-        elements: dict
-        default: []
-        suboptions:
-          module:
-            description: Name of the module. See C(CHECKS) in C(module_utils/kilonova/system/service_check.py).
-            type: str
-            required: true
-          args:
-            description: Its arguments.
-            type: dict
-            required: true
   verification:
     description:
       - Arguments of M(compute_verification), for a compute. Empty for none.
@@ -74,7 +46,7 @@ author: The Kilonova authors (@kilonova)
 EXAMPLES = r"""
 - name: Check all services
   service_check:
-    services: "{{ cloud_services_here | map('checks_of') }}"
+    services: cloud_services_here
     secrets: "{{ secrets_values }}"
   register: result
 """

@@ -16,14 +16,31 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.module_utils.kilonova.config import masking
 from ansible.module_utils.kilonova.config.ini_files import IniError, merge_overrides
 from ansible.plugins.action import ActionBase
-from ansible.template import trust_as_template
-from jinja2 import TemplateSyntaxError
+from ansible.template import Templar, trust_as_template
+from jinja2 import TemplateSyntaxError, pass_context
+from jinja2.runtime import Context
 
 PROJECT = Path(__file__).resolve().parents[3]
 MANAGED = "Written by Ansible (Kilonova). Changes made here are undone by its next run."
 PARTIAL = re.compile(r"{%-?\s*(?:include|import|from|extends)\s+['\"]([^'\"]+)['\"]")
 # Keys of an entry that its finished text replaces.
 RENDERED = ("src", "role", "content", "overrides", "overrides_name")
+
+
+def remembering(templar: Templar) -> Templar:
+    """Have a templar work each variable out when it is first needed, and keep its value; return it.
+
+    For each value that it needs, Ansible works out all variables that this names. The maps of services name the same
+    ones a hundred times, and what comes of it is the same. The context of a template keeps values until it is rendered;
+    here, that of the first one serves all others.
+    """
+
+    @pass_context
+    def keep_context(context: Context) -> None:
+        templar.available_variables = context.parent
+
+    templar.evaluate_expression(trust_as_template("keep_context()"), local_variables={"keep_context": keep_context})
+    return templar
 
 
 class FileRenderer:
