@@ -139,12 +139,15 @@ check-project: $(DEV_STAMP)
 check-rendering: $(DEV_STAMP)
 	@$(BIN)/python -m pytest --quiet tests/render
 
-.PHONY: test
-test: ## Run check, then Molecule on lab machines (SCENARIOS="default multihost storage", KEEP=1 leaves them)
+.PHONY: test scenarios
+test: ## Run check, and Molecule on lab machines (SCENARIOS="default multihost storage", KEEP=1 leaves them)
 	@$(call NEED_ROOT,"make check needs no root.")
 	@$(MAKE) setup-dev
-	@$(MAKE) check
 	@tools/setup browser
+	@$(MAKE) -j2 check scenarios
+
+# Side by side with check, since scenarios wait for machines now and then.
+scenarios: $(DEV_STAMP)
 	@KEEP=$(KEEP) SCENARIO_JOBS=$(SCENARIO_JOBS) tools/molecule-test $(SCENARIOS)
 
 .PHONY: chaos

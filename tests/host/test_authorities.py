@@ -162,13 +162,12 @@ def test_ovn_serves_a_renewed_certificate(
     generated_secrets: dict[str, str],
 ) -> None:
     """It has the key of the one before."""
-    path = host.check_output("ovn-sbctl get-ssl | sed --quiet 's/^Certificate: //p'").strip()
+    path = host.check_output("ovn-sbctl --no-leader-only get-ssl | sed --quiet 's/^Certificate: //p'").strip()
     own = host.file(path).content_string
-    at = ("127.0.0.1", 16643, path, "/etc/ovn/ca-cert.pem")
+    address = site.management_address if site.clustered else "127.0.0.1"
+    at = (address, 16643, path, "/etc/ovn/ca-cert.pem")
     assert run_python(SERVED, *at).strip() in own
-    renewed = pki.pki_certificate(
-        generated_secrets["secrets_pki_seed"], "ovn", site.name, [site.name, "127.0.0.1"], days=3
-    )
+    renewed = pki.pki_certificate(generated_secrets["secrets_pki_seed"], "ovn", site.name, [site.name, address], days=3)
     key = own[own.index("-----BEGIN PRIVATE KEY") :]
     before = started(host)
     replace(path, renewed + key)

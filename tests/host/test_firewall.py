@@ -50,15 +50,16 @@ class Line(NamedTuple):
     users: str
 
 
-def page() -> list[Line]:
-    """The TCP ports of the table of the page."""
-    lines = []
-    for text in PAGE.read_text().splitlines():
+def page(clustered: bool) -> list[Line]:
+    """The TCP ports of the table of the page; with several controllers, those of the second one instead or as well."""
+    lines: dict[str, Line] = {}
+    first, _, second = PAGE.read_text().partition("### Several controllers")
+    for text in (first + second if clustered else first).splitlines():
         if match := re.match(r"\| (\d+)(?:-(\d+))? \|.*?\| (.*?) \| (.*?) \| (.*?) \|$", text):
-            first, last, on, sources, users = match.groups()
-            lines.append(Line(range(int(first), int(last or first) + 1), {*on.split(", ")}, sources, users))
+            begin, last, on, sources, users = match.groups()
+            lines[begin] = Line(range(int(begin), int(last or begin) + 1), {*on.split(", ")}, sources, users)
     assert lines
-    return lines
+    return list(lines.values())
 
 
 def listening(host: Any) -> list[tuple[str, int]]:
@@ -73,7 +74,7 @@ def listening(host: Any) -> list[tuple[str, int]]:
 def candidates(host: Any, address: str) -> list[tuple[str, int]]:
     """Ports to try at an address: those on which something listens there, and the first ones of the table."""
     everywhere = {"0.0.0.0", "*", "::", address}
-    ports = {port for own, port in listening(host) if own in everywhere} | {line.ports[0] for line in page()}
+    ports = {port for own, port in listening(host) if own in everywhere} | {line.ports[0] for line in page(True)}
     return [(address, port) for port in sorted(ports)]
 
 
@@ -96,7 +97,7 @@ def allowed(site: Any, *sources: str) -> set[int]:
     names = set(sources)
     return {
         port
-        for line in page()
+        for line in page(site.clustered)
         if line.on & on and names & {source.strip() for source in line.sources.split(",")}
         for port in line.ports
     }
@@ -168,7 +169,7 @@ def test_a_guest_reaches_the_front_doors(site: Any, host: Any, gateway: Any, in_
 def test_a_local_user_reaches_no_port_of_a_service(site: Any, host: Any) -> None:
     """Over loopback, a user reaches what the page opens to all users, and the front doors at the API address."""
     on = names_of(site)
-    users = {port: line.users for line in page() if line.on & on for port in line.ports}
+    users = {port: line.users for line in page(site.clustered) if line.on & on for port in line.ports}
     front = allowed(site, "`firewall_api_sources`")
 
     def nobody(command: str) -> str:

@@ -22,9 +22,11 @@ NAMES = {
     "controller": "controllers",
     "compute": "computes",
     "controller, compute": "hosts",
+    "compute, controller": "hosts",
     "controller, compute, storage": "all hosts",
     "": "nobody",
 }
+PROTOCOLS = {"tcp": "", "udp": "/UDP", "vrrp": "/IP"}
 
 
 def table_lines() -> list[str]:
@@ -37,19 +39,31 @@ def table_lines() -> list[str]:
     # What only clouds with a store have on controllers.
     for port in reachable_ports(rendering.load("storage").services("cloud1")):
         found.setdefault(port["name"], {**port, "on": ["controllers"]})
+    return sorted_lines(found)
+
+
+def clustered_lines() -> list[str]:
+    """The lines of the second table: what is different with several controllers."""
+    services = [one for one in rendering.load("clustered").services("ctl1") if [*one["groups"]] == ["controller"]]
+    found = {port["name"]: {**port, "on": ["controllers"]} for port in reachable_ports(services)}
+    return [line for line in sorted_lines(found) if line not in table_lines()]
+
+
+def sorted_lines(found: dict[str, dict[str, Any]]) -> list[str]:
+    """The lines of ports, in the order of their numbers."""
     lines = []
     for port in sorted(found.values(), key=lambda one: (int(one["ports"].partition("-")[0]), one["name"])):
         on = "controllers, computes" if len({*port["on"]}) == 2 else port["on"][0]
-        number = port["ports"] + ("/UDP" if port["protocol"] == "udp" else "")
+        number = port["ports"] + PROTOCOLS[port["protocol"]]
         local = ", ".join(f"`{user}`" for user in port["local_users"]) or "all users"
         lines.append(f"| {number} | {port['title']} | {on} | {NAMES[', '.join(port['from'])]} | {local} |")
     return lines
 
 
-def test_the_page_has_the_table_of_the_maps() -> None:
+def test_the_page_has_the_tables_of_the_maps() -> None:
     written = [line for line in PAGE.read_text().splitlines() if re.match(r"\| \d", line)]
     # The line of ssh is not from a map.
-    assert [line for line in written if not line.startswith("| 22 ")] == table_lines()
+    assert [line for line in written if not line.startswith("| 22 ")] == table_lines() + clustered_lines()
 
 
 def rules(host: str, **changes: Any) -> str:
