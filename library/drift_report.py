@@ -12,6 +12,13 @@ description:
   - Ends a playbook that is run with C(--check). Judges what the callback plugin P(changes#callback) recorded of all
     earlier tasks for each host. That plugin prints the report at the end of the run.
   - Works through its action plugin, on the computer that runs Ansible.
+options:
+  needs_you:
+    description:
+      - What needs the operator and follows from the results of several hosts, which no module of one host finds.
+      - Where it is given, it is recorded for the report, and nothing is judged yet.
+    type: list
+    elements: str
 attributes:
   check_mode:
     description: Made for it. Never changes anything.
@@ -27,14 +34,23 @@ author: The Kilonova authors (@kilonova)
 """
 
 EXAMPLES = r"""
+- name: Check that one controller holds each address
+  drift_report:
+    needs_you: ["192.0.2.10: held by ctl1, ctl2, and it has to be held by one"]
+
 - name: Report drift
   drift_report:
 """
 
 RETURN = r"""
+needs_you:
+  description: What was given.
+  returned: when O(needs_you) is given
+  type: list
+  elements: str
 msg:
   description: Number of differences, of things that need the operator, and of parts that could not be looked at.
-  returned: always
+  returned: when O(needs_you) is not given
   type: str
   sample: 3 differences from the inventory on 1 host. site.yml with the same inventory corrects what differs.
 """
@@ -43,7 +59,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+    module = AnsibleModule(argument_spec={"needs_you": {"type": "list", "elements": "str"}}, supports_check_mode=True)
     module.fail_json(msg="drift_report works through its action plugin (plugins/action).")
 
 

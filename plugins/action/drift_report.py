@@ -1,6 +1,6 @@
 # Copyright the Kilonova authors
 # SPDX-License-Identifier: Apache-2.0
-"""Fail on hosts that a dry run found to differ from the inventory, or could not look at.
+"""Fail on hosts that a dry run found to differ, or could not look at. Or record what concerns several hosts.
 
 Documented in library/drift_report.py.
 """
@@ -28,7 +28,7 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = False
     _requires_connection = False
     _supports_check_mode = True
-    _VALID_ARGS: frozenset[str] = frozenset()
+    _VALID_ARGS = frozenset({"needs_you"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Judge what the callback plugin recorded for this host."""
@@ -38,6 +38,9 @@ class ActionModule(ActionBase):
                 "drift_report: the callback plugin 'changes' was not loaded. Run ansible-playbook with the project's "
                 "ansible.cfg, in its directory or named by ANSIBLE_CONFIG."
             )
+        if "needs_you" in self._task.args:
+            _, arguments = self.validate_argument_spec({"needs_you": {"type": "list", "elements": "str"}})
+            return result | {"changed": False, "needs_you": arguments["needs_you"]}
         host = (task_vars or {})["inventory_hostname"]
         entries = [entry for entry in RECORD.entries if entry["host"] == host]
         sentence = verdict(entries)

@@ -78,7 +78,7 @@ class CallbackModule(CallbackBase):
 
     def record(self, result: Any, **state: bool) -> None:
         """Record a task's result on a host."""
-        if result.task.action == REPORT:
+        if result.task.action == REPORT and "needs_you" not in result.result:
             self.reported = True
             return
         found = dict(result.result) | state

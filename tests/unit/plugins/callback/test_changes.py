@@ -76,6 +76,9 @@ DRIFT = """
   hosts: all
   gather_facts: false
   tasks:
+    - name: Compare hosts
+      drift_report: {needs_you: "{{ compared }}"}
+      when: compared is defined
     - name: Report drift
       drift_report:
 """
@@ -149,6 +152,14 @@ def test_what_needs_you_alone_ends_with_2(tmp_path: Path) -> None:
     done = run(tmp_path, "--check", unchanged=True, needs_you=True)
     assert done.returncode == 2, done.stdout
     assert [line for line in section(done, "DRIFT") if line.startswith(f"  needs you: {tmp_path}/sub")]
+
+
+def test_what_concerns_several_hosts_needs_you(tmp_path: Path) -> None:
+    done = run(tmp_path, "--check", unchanged=True, compared=["both have it"])
+    assert done.returncode == 2, done.stdout
+    assert section(done, "DRIFT") == ["a1", "  needs you: both have it", "1 thing that needs you on 1 host."]
+    done = run(tmp_path, "--check", unchanged=True, compared=[])
+    assert done.returncode == 0, done.stdout
 
 
 def test_a_plain_dry_run_shows_what_needs_you(tmp_path: Path) -> None:
