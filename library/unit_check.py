@@ -88,7 +88,7 @@ options:
   start_timeout:
     description: >-
       Seconds to wait for units that are starting, if nothing else is wrong. One that runs but does not listen gets at
-      most 15 s.
+      most 60 s, the time that RabbitMQ takes on a busy host to come back to its cluster.
     type: float
     default: 120
   lines:

@@ -24,7 +24,7 @@ from ansible.module_utils.kilonova.system.units import Unit, full_name, is_enabl
 POLL_SECONDS = 0.25
 SETTLE_SECONDS = 1.0
 # A unit that runs gets this long until it listens.
-LISTEN_SECONDS = 15.0
+LISTEN_SECONDS = 60.0
 PROXY = "haproxy.service"
 UNIT_OPTIONS: dict[str, Any] = {
     "name": {"type": "str", "required": True},
